@@ -1,0 +1,47 @@
+"""From what a user names to a folder on this machine."""
+
+from pathlib import Path
+
+from ..errors import CheckpointError, DownloadError
+
+NAMES = {"turbo": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"}
+FILES = ["*.json", "*.safetensors", "tokenizer/*"]
+"""What a generation needs of a repository: configs, weights and the tokenizer."""
+
+
+def locate(source: str | Path, *, download: bool = False, revision: str | None = None) -> Path:
+    """A folder as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"a checkpoint must be a folder in the official layout, not {path}")
+    repo = NAMES.get(str(source), str(source))
+    if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
+        raise CheckpointError(
+            f"no such checkpoint: {source}; give a folder, a Hub repo id (owner/name), or one of "
+            f"{', '.join(NAMES)}"
+        )
+    return _from_hub(repo, download, revision)
+
+
+def _from_hub(repo: str, download: bool, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            repo, revision=revision, allow_patterns=FILES, local_files_only=not download
+        )
+    except LocalEntryNotFoundError as error:
+        if download:
+            raise DownloadError(f"{repo} cannot be downloaded: the Hub does not answer") from error
+        at = f" --revision {revision}" if revision else ""
+        raise DownloadError(
+            f"{repo} is not on this machine, and nothing is downloaded unasked; "
+            f"run: hf download {repo}{at}"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DownloadError(f"{repo} cannot be downloaded: {reason}") from error
+    return Path(folder)

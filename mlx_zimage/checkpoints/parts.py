@@ -1,0 +1,83 @@
+"""The three parts of a model in memory: each loaded when first needed, dropped when asked."""
+
+import os
+import threading
+from collections.abc import Callable
+
+import mlx.core as mx
+
+from ..errors import RequestError
+from ..models.autoencoder import Autoencoder
+from ..models.text_encoder import TextEncoder
+from ..models.transformer import ZImageTransformer
+from .folder import Checkpoint, Part
+from .quantize import Quantization
+
+DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+MEMORY = ("auto", "resident", "staged")
+RESIDENT_SHARE = 0.6
+"""memory="auto" keeps all parts while their weights take no more of the device's memory."""
+
+Loaded = TextEncoder | ZImageTransformer | Autoencoder
+
+
+class Parts:
+    """`memory`: "resident" keeps every part, "staged" only the one in use, "auto" chooses."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, quantize: int | str | None, dtype: str | None, memory: str
+    ):
+        quantization = None if quantize is None else Quantization.parse(quantize)
+        self.dtype = dtype or default_dtype()
+        if self.dtype not in DTYPES:
+            raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        if memory not in MEMORY:
+            raise RequestError(f"memory must be one of {', '.join(MEMORY)}, not {memory!r}")
+        kind = DTYPES[self.dtype]
+        self._loaders: dict[Part, Callable[[], Loaded]] = {
+            "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization),
+            "transformer": lambda: checkpoint.load_transformer(kind, quantization),
+            "vae": lambda: checkpoint.load_vae(kind),
+        }
+        if memory == "auto":
+            size = sum(checkpoint.size(part, kind, quantization) for part in self._loaders)
+            memory = "resident" if size <= RESIDENT_SHARE * device_memory() else "staged"
+        self.memory = memory
+        self._loaded: dict[Part, Loaded] = {}
+        self._lock = threading.Lock()
+
+    def __contains__(self, part: Part) -> bool:
+        return part in self._loaded
+
+    def get(self, part: Part) -> Loaded:
+        """The part, loaded if it is not there; two threads never load it twice."""
+        with self._lock:
+            if part not in self._loaded:
+                self._loaded[part] = self._loaders[part]()
+            return self._loaded[part]
+
+    def done_with(self, part: Part) -> None:
+        """Its phase is over, and all that it made is evaluated."""
+        if self.memory == "staged":
+            with self._lock:
+                self._loaded.pop(part, None)
+            mx.clear_cache()
+
+    def clear(self) -> None:
+        with self._lock:
+            self._loaded.clear()
+        mx.clear_cache()
+
+
+def default_dtype() -> str:
+    """16 bit on a GPU; on a CPU, where 16-bit arithmetic is many times slower, 32."""
+    return "bfloat16" if mx.default_device().type == mx.DeviceType.gpu else "float32"
+
+
+def device_memory() -> int:
+    """Bytes the device may use: what MLX reports of a GPU, else what the machine has."""
+    info = mx.device_info()
+    for key in ("max_recommended_working_set_size", "memory_size"):
+        if isinstance(value := info.get(key), int):
+            return value
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,157 @@
+"""`generate`: pictures from a prompt."""
+
+import dataclasses
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from .. import __version__
+from ..errors import RequestError
+from ..images.files import check_writable, save_array
+from ..images.png import save_png
+from ..pipeline import PromptTruncatedWarning, ZImage
+from ..request import Request, Result
+from ..sampling.noise import random_seed
+from .progress import Reporter, reporter
+
+PROMPT = "What to draw."
+MODEL = "A name (turbo, base), a Hub repo id, or a folder in the official layout."
+QUANT = "Quantize the weights on loading: 3, 4, 5, 6, 8, mxfp4, mxfp8 or nvfp4."
+SEED = "One picture for each: --seed 1 2 3. Drawn at random and shown if left out."
+GUIDANCE = "Strength of the negative prompt; 0 is off. ComfyUI's cfg minus 1."
+NEGATIVE = "What to keep away from; needs a guidance above 0."
+NORMALIZATION = "Longest a guided prediction may be, in lengths of the unguided one."
+TRUNCATION = "Share of the run (0 to 1) after which guidance is off."
+SCHEDULE = "'legacy' (diffusers before 0.39), or noise levels: 1,0.8,0.5."
+NOISE = "torch-cpu, torch-cuda:GPU (as 4090) or mlx: whose random numbers a seed means."
+OUTPUT = "A .png file; with several seeds, the name takes each seed. Default: zimage-SEED.png."
+LATENTS = "A .npy file of initial latents, in place of a seed."
+EMBEDS = "A .npy file of a prompt embedding (length, width), in place of a prompt."
+SAVE_LATENTS = "Write the final latents to this .npy file; one picture only."
+JSON = "Print one JSON object a line for each event, and nothing else."
+
+
+def generate(
+    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
+    model: Annotated[str, typer.Option(help=MODEL)] = "turbo",
+    q: Annotated[str | None, typer.Option("--q", help=QUANT)] = None,
+    width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Forwards of the transformer.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help=SEED)] = None,
+    guidance: Annotated[float | None, typer.Option(help=GUIDANCE)] = None,
+    negative_prompt: Annotated[str | None, typer.Option(help=NEGATIVE)] = None,
+    cfg_normalization: Annotated[float | None, typer.Option(help=NORMALIZATION)] = None,
+    cfg_truncation: Annotated[float | None, typer.Option(help=TRUNCATION)] = None,
+    schedule: Annotated[str | None, typer.Option(help=SCHEDULE)] = None,
+    noise: Annotated[str | None, typer.Option(help=NOISE)] = None,
+    latents: Annotated[Path | None, typer.Option(help=LATENTS)] = None,
+    prompt_embeds: Annotated[Path | None, typer.Option(help=EMBEDS)] = None,
+    output: Annotated[Path | None, typer.Option(help=OUTPUT)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    save_latents: Annotated[Path | None, typer.Option(help=SAVE_LATENTS)] = None,
+    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
+    memory: Annotated[str, typer.Option(help="auto, resident or staged.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+) -> None:
+    """Make pictures from a prompt with Z-Image."""
+    warnings.simplefilter("ignore", PromptTruncatedWarning)  # the reporter shows the event
+    options: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "guidance": guidance,
+        "cfg_normalization": cfg_normalization,
+        "cfg_truncation": cfg_truncation,
+        "schedule": _levels(schedule),
+        "noise": noise,
+        "latents": None if latents is None else _array(latents),
+        "prompt_embeds": None if prompt_embeds is None else _array(prompt_embeds),
+    }
+    requests = _requests(options, seed)
+    outputs = _outputs(requests, output, overwrite)
+    for file in outputs:
+        check_writable(file, ".png", overwrite=overwrite)
+    if save_latents is not None:
+        if len(requests) > 1:
+            raise RequestError("--save-latents takes one picture; give one --seed")
+        check_writable(save_latents, ".npy", overwrite=overwrite)
+    quantize = int(q) if q is not None and q.isdecimal() else q
+    with reporter(json) as report:
+        report.loading(model)
+        zimage = ZImage.load(model, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
+        for request, file in zip(requests, outputs, strict=True):
+            result = _follow(zimage, request, report)
+            save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
+            if save_latents is not None:
+                save_array(np.array(result.latents), save_latents, overwrite=overwrite)
+            report.saved(result, file)
+
+
+def _follow(zimage: ZImage, request: Request, report: Reporter) -> Result:
+    """Show each event; the last one is the picture."""
+    for event in zimage.stream(request):
+        if isinstance(event, Result):
+            return event
+        report.event(event)
+    raise AssertionError("a stream ends with its result")
+
+
+def _requests(options: dict[str, Any], seeds: list[int] | None) -> list[Request]:
+    if seeds:
+        return [Request(**options, seed=seed) for seed in dict.fromkeys(seeds)]
+    if options["latents"] is not None:
+        return [Request(**options)]
+    return [Request(**options, seed=random_seed())]
+
+
+def _outputs(requests: list[Request], output: Path | None, overwrite: bool) -> list[Path]:
+    if output is None:
+        names = [Path(f"zimage-{'latents' if r.seed is None else r.seed}.png") for r in requests]
+        return names if overwrite else [_free(name) for name in names]
+    if len(requests) == 1:
+        return [output]
+    return [output.with_stem(f"{output.stem}-{request.seed}") for request in requests]
+
+
+def _free(file: Path) -> Path:
+    """The name, or the next one that is not taken: only a default name may change."""
+    number, free = 1, file
+    while free.exists():
+        number += 1
+        free = file.with_stem(f"{file.stem}-{number}")
+    return free
+
+
+def _levels(schedule: str | None) -> str | tuple[float, ...] | None:
+    if schedule is None or not schedule[:1].isdigit():
+        return schedule
+    try:
+        return tuple(float(level) for level in schedule.split(","))
+    except ValueError:
+        return schedule
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(file, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise RequestError(f"{file} cannot be read as a .npy array: {error}") from error
+
+
+def _metadata(zimage: ZImage, model: str, result: Result) -> dict[str, Any]:
+    made = dataclasses.asdict(zimage.capabilities())
+    return {
+        "request": result.request.to_dict(),
+        "index": result.index,
+        "model": model,
+        **{key: made[key] for key in ("dtype", "quantize")},
+        "mlx_zimage": __version__,
+        "mlx": version("mlx"),
+    }

@@ -1,0 +1,119 @@
+"""Events on a screen: a live line on a terminal, plain lines in a pipe, or JSON."""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from ..request import Event, Finished, Result, Started, Step, Truncated
+
+CLEAR = "\r\x1b[2K"
+
+
+class Reporter(Protocol):
+    def __enter__(self) -> "Reporter": ...
+    def __exit__(self, *error: object) -> None: ...
+    def loading(self, model: str) -> None: ...
+    def event(self, event: Event) -> None: ...
+    def saved(self, result: Result, file: Path) -> None: ...
+
+
+def reporter(as_json: bool) -> Reporter:
+    if as_json:
+        return JsonReporter(sys.stdout)
+    live = sys.stderr.isatty()
+    return TextReporter(sys.stderr, sys.stdout, live=live)
+
+
+class JsonReporter:
+    """One object a line on standard output, and nothing else."""
+
+    def __init__(self, out: TextIO):
+        self._out = out
+
+    def __enter__(self) -> "JsonReporter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def loading(self, model: str) -> None:
+        pass
+
+    def event(self, event: Event) -> None:
+        fields = {
+            field.name: getattr(event, field.name)
+            for field in dataclasses.fields(event)
+            if field.name not in ("image", "latents")
+        }
+        self._write({"event": type(event).__name__.lower(), **fields})
+
+    def saved(self, result: Result, file: Path) -> None:
+        request = result.request.to_dict()
+        self._write({"event": "result", "file": str(file), "request": request})
+
+    def _write(self, data: dict[str, Any]) -> None:
+        print(json.dumps(data, ensure_ascii=False), file=self._out, flush=True)
+
+
+class TextReporter:
+    """What goes on, for people: to standard error, and each file made to standard output."""
+
+    def __init__(self, screen: TextIO, out: TextIO, *, live: bool):
+        self._screen, self._out, self._live = screen, out, live
+        self._begun = time.perf_counter()
+        self._stepping = 0.0  # seconds spent in this run's steps
+
+    def __enter__(self) -> "TextReporter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._screen.write(CLEAR)
+            self._screen.flush()
+
+    def loading(self, model: str) -> None:
+        self._show(f"open {model}")
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self._stepping = 0.0
+            self._show(f"{event.phase} {event.part}".rstrip())
+        elif isinstance(event, Finished) and not self._live:
+            self._show(f"{event.phase} {event.part}".rstrip() + f" took {_seconds(event.seconds)}")
+        elif isinstance(event, Step):
+            self._show(self._step(event))
+        elif isinstance(event, Truncated):
+            text = f"warning: only {event.limit} tokens fit; lost: {event.lost!r}"
+            self._screen.write(f"{CLEAR if self._live else ''}{text}\n")
+            self._screen.flush()
+
+    def saved(self, result: Result, file: Path) -> None:
+        if self._live:
+            self._screen.write(CLEAR)
+            self._screen.flush()
+        request = result.request
+        took = _seconds(time.perf_counter() - self._begun)
+        seed = "" if request.seed is None else f"seed {request.seed}, "
+        made = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
+        print(f"{file}  ({made})", file=self._out, flush=True)
+        self._begun = time.perf_counter()
+
+    def _step(self, step: Step) -> str:
+        self._stepping += step.seconds
+        each = self._stepping / step.number
+        left = each * (step.total - step.number)
+        text = f"step {step.number} of {step.total}, {_seconds(each)} a step"
+        return text if step.number == step.total else f"{text}, {_seconds(left)} left"
+
+    def _show(self, text: str) -> None:
+        self._screen.write(f"{CLEAR}{text}" if self._live else f"{text}\n")
+        self._screen.flush()
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"

@@ -1,0 +1,54 @@
+"""Reading a checkpoint's JSON into a frozen dataclass."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from .errors import CheckpointError
+
+Config = TypeVar("Config")
+AGAIN = "copy the file again from the official checkpoint"
+
+
+def read(cls: type[Config], data: Mapping[str, Any], where: str) -> Config:
+    """Build `cls` from `data`: unknown keys are dropped, a missing or mistyped one is an error."""
+    values = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every Config is a dataclass
+        if field.name in data:
+            values[field.name] = _checked(field, data[field.name], where)
+        elif field.default is dataclasses.MISSING:
+            raise CheckpointError(f"{where} must hold '{field.name}', which is missing; {AGAIN}")
+    return cls(**values)
+
+
+def _checked(field: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
+    kind: Any = field.type
+    if isinstance(kind, types.UnionType):  # `int | None`
+        if value is None:
+            return None
+        kind = typing.get_args(kind)[0]
+    expected, holds = _RULES[kind]
+    if not holds(value):
+        raise CheckpointError(f"{where}: '{field.name}' must be {expected}, not {value!r}; {AGAIN}")
+    if kind is float:
+        return float(value)
+    return tuple(value) if isinstance(value, list | tuple) else value
+
+
+def _positive(value: Any) -> bool:
+    return type(value) is int and 0 < value < 2**31
+
+
+_RULES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
+    int: ("a whole number above 0", _positive),
+    float: ("a finite number", lambda v: type(v) in (int, float) and math.isfinite(v)),
+    bool: ("true or false", lambda v: isinstance(v, bool)),
+    str: ("a text", lambda v: isinstance(v, str)),
+    tuple[int, ...]: (
+        "a list of whole numbers above 0",
+        lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(_positive, v)),
+    ),
+}

@@ -1,0 +1,1 @@
+"""Pixels, and files that remember how they were made."""

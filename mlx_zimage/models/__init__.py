@@ -1,0 +1,1 @@
+"""MLX modules, named as the official checkpoint names them. They know no files and no prompts."""

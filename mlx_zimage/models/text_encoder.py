@@ -1,0 +1,150 @@
+"""Qwen3, as the text encoder of Z-Image.
+
+Notable:
+- the conditioning is the output of the layer before the last, with no final norm, so an encoder is
+  built without the last layer, the norm and the head (`whole=False`);
+- one prompt at a time and no padding: under a causal mask, padding on the right changes nothing;
+- `whole=True` holds everything, head included, for the day it is to write text.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from .. import configs
+from ..errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class TextEncoderConfig:
+    """text_encoder/config.json, the part that shapes the model."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    rms_norm_eps: float
+    rope_theta: float
+    tie_word_embeddings: bool = True
+    attention_bias: bool = False
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], where: str = "text_encoder/config.json"
+    ) -> "TextEncoderConfig":
+        # transformers 5 moved the rotary base into a block of its own.
+        rope = {**(data.get("rope_scaling") or {}), **(data.get("rope_parameters") or {})}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise CheckpointError(f"{where}: the rotary type must be 'default', not {kind!r}")
+        if data.get("use_sliding_window"):
+            raise CheckpointError(f"{where}: 'use_sliding_window' must be false")
+        config = configs.read(cls, {**rope, **data}, where)
+        if config.num_hidden_layers < 2:
+            raise CheckpointError(f"{where}: 'num_hidden_layers' must be at least 2")
+        return config
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.scale = config.head_dim**-0.5
+        queries = config.num_attention_heads * config.head_dim
+        keys = config.num_key_value_heads * config.head_dim
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.attention_bias)
+        self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, frequencies: mx.array) -> mx.array:
+        b, length, _ = x.shape
+        q = self.q_norm(self.q_proj(x).reshape(b, length, -1, self.head_dim)).swapaxes(1, 2)
+        k = self.k_norm(self.k_proj(x).reshape(b, length, -1, self.head_dim)).swapaxes(1, 2)
+        v = self.v_proj(x).reshape(b, length, -1, self.head_dim).swapaxes(1, 2)  # (B, H, L, D)
+        q, k = self._rope(q, frequencies), self._rope(k, frequencies)
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask="causal")
+        return self.o_proj(out.swapaxes(1, 2).reshape(b, length, -1))
+
+    def _rope(self, x: mx.array, frequencies: mx.array) -> mx.array:
+        return mx.fast.rope(
+            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=0, freqs=frequencies
+        )
+
+
+class MLP(nn.Module):
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.self_attn = Attention(config)
+        self.mlp = MLP(config)
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, frequencies: mx.array) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), frequencies)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Qwen3Model(nn.Module):
+    def __init__(self, config: TextEncoderConfig, whole: bool):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        count = config.num_hidden_layers - (0 if whole else 1)
+        self.layers = [Layer(config) for _ in range(count)]
+        if whole:
+            self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+class TextEncoder(nn.Module):
+    def __init__(self, config: TextEncoderConfig, whole: bool = False):
+        super().__init__()
+        self.config = config
+        self.model = Qwen3Model(config, whole)
+        if whole and not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """Token ids (B, L) to the hidden state that conditions the transformer (B, L, width)."""
+        return self._run(ids, self.config.num_hidden_layers - 1)
+
+    def logits(self, ids: mx.array) -> mx.array:
+        """Next-token scores (B, L, vocabulary); needs a model built with `whole=True`."""
+        x = self.model.norm(self._run(ids, self.config.num_hidden_layers))
+        if self.config.tie_word_embeddings:
+            return self.model.embed_tokens.as_linear(x)
+        return self.lm_head(x)
+
+    def _run(self, ids: mx.array, layers: int) -> mx.array:
+        x = self.model.embed_tokens(ids)
+        width = self.config.head_dim
+        # Given as periods, so that they are the published float32 ones and not a backend's own.
+        exponents = mx.arange(0, width, 2, dtype=mx.float32) / width
+        frequencies = mx.power(mx.array(self.config.rope_theta, mx.float32), exponents)
+        for layer in self.model.layers[:layers]:
+            x = layer(x, frequencies)
+        return x
+
+
+def needed_for_encoding(key: str, config: TextEncoderConfig) -> bool:
+    """Whether a checkpoint's tensor is part of an encoder built with `whole=False`."""
+    last = f"model.layers.{config.num_hidden_layers - 1}."
+    return not key.startswith((last, "model.norm.", "lm_head."))

@@ -1,0 +1,244 @@
+"""The story of one generation: encode the prompt, denoise, decode.
+
+A model holds an opened checkpoint and loads each of its three parts when first needed. Where memory
+is short ("staged") a part is dropped once its phase is over; everything it made has been evaluated
+by then, so nothing keeps it alive.
+"""
+
+import time
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import mlx.core as mx
+import numpy as np
+
+from .checkpoints.folder import Checkpoint, Part
+from .checkpoints.hub import locate
+from .checkpoints.parts import Parts
+from .checkpoints.shards import read_json
+from .errors import LoraError
+from .images.pixels import to_image
+from .models.transformer import Conditioning, ZImageTransformer
+from .prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
+from .request import Event, Finished, Request, Result, Started, Step, Truncated
+from .resolve import Defaults, latents_shape, resolve, schedule_of
+from .sampling import guidance, noise
+from .sampling.schedule import SchedulerConfig, euler_step
+
+
+class PromptTruncatedWarning(UserWarning):
+    """A prompt was longer than the model takes, and its end was dropped."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a loaded model can be asked for, and what it does by default."""
+
+    source: str
+    width: int
+    height: int
+    steps: int
+    guidance: float
+    side_multiple: int
+    max_prompt_tokens: int
+    latent_channels: int
+    pixels_per_latent: int
+    dtype: str
+    quantize: int | str | None
+    memory: str
+
+
+class ZImage:
+    """A Z-Image model: `ZImage.load(...)`, then `generate` or `stream`, from any thread."""
+
+    def __init__(self, checkpoint: Checkpoint, parts: Parts, quantize: int | str | None = None):
+        file = checkpoint.scheduler_file
+        self._checkpoint = checkpoint
+        self._parts = parts
+        self._quantize = quantize
+        self._scheduler = SchedulerConfig.from_dict(read_json(file), str(file))
+        self._tokenizer = PromptTokenizer.from_folder(checkpoint.tokenizer_folder)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path = "turbo",
+        *,
+        quantize: int | str | None = None,
+        dtype: str | None = None,
+        loras: Sequence[str] = (),
+        memory: Literal["auto", "resident", "staged"] = "auto",
+        download: bool = False,
+        revision: str | None = None,
+    ) -> "ZImage":
+        """Open a checkpoint: a name, a Hub repo id, or a folder in the official layout.
+
+        Configs and file headers are checked now; weights are read when first needed. Nothing is
+        downloaded unless `download` is true. `dtype` ("bfloat16", "float16", "float32") is bfloat16
+        on a GPU and float32 on a CPU unless given.
+        """
+        if loras:
+            raise LoraError("LoRA files cannot be loaded yet; leave loras empty")
+        checkpoint = Checkpoint.open(locate(source, download=download, revision=revision))
+        return cls(checkpoint, Parts(checkpoint, quantize, dtype, memory), quantize)
+
+    def capabilities(self) -> Capabilities:
+        defaults = Defaults.of(self._checkpoint, self._scheduler)
+        return Capabilities(
+            source=str(self._checkpoint.path),
+            width=defaults.side,
+            height=defaults.side,
+            steps=defaults.steps,
+            guidance=defaults.guidance,
+            side_multiple=self._checkpoint.image_multiple,
+            max_prompt_tokens=MAX_TOKENS,
+            latent_channels=self._checkpoint.transformer.in_channels,
+            pixels_per_latent=self._checkpoint.vae.scale_factor,
+            dtype=self._parts.dtype,
+            quantize=self._quantize,
+            memory=self._parts.memory,
+        )
+
+    @overload
+    def generate(self, prompt: str, **options: Any) -> Result: ...
+    @overload
+    def generate(self, prompt: list[str] | tuple[str, ...], **options: Any) -> list[Result]: ...
+    @overload
+    def generate(self, prompt: Request | None = None, **options: Any) -> Any: ...
+    def generate(self, prompt: Any = None, **options: Any) -> Any:
+        """One picture, or a list of one for each prompt of a list; `options` as in `Request`."""
+        events = self.stream(prompt, **options)
+        results = [event for event in events if isinstance(event, Result)]
+        given = (prompt, options.get("prompt_embeds"))
+        if len(results) > 1 or any(isinstance(value, list | tuple) for value in given):
+            return results
+        return results[0]
+
+    def stream(
+        self, prompt: str | Sequence[str] | Request | None = None, **options: Any
+    ) -> Iterator[Event]:
+        """The same as events, as they happen. To cancel, stop asking for the next one."""
+        if isinstance(prompt, Request):
+            request = Request.from_dict({**vars(prompt), **options})
+        else:
+            request = Request.from_dict({"prompt": prompt, **options})
+        return self._run(resolve(request, self._checkpoint, self._scheduler))
+
+    def unload(self) -> None:
+        """Give the memory back. The next generation loads again."""
+        self._parts.clear()
+
+    def _run(self, request: Request) -> Iterator[Event]:
+        positive, negative = yield from self._encode(request)
+        latents = yield from self._denoise(request, positive, negative)
+        yield from self._decode(request, latents)
+
+    def _encode(
+        self, request: Request
+    ) -> Generator[Event, None, tuple[list[mx.array], list[mx.array]]]:
+        """Positive and negative captions, one (length, width) array for each picture."""
+        negatives = request.negative_prompts if request.guidance else ()
+        texts = dict.fromkeys((*request.prompts, *negatives))  # each one once
+        turns = {text: self._tokenizer.turn(text) for text in texts}
+        for tokens in turns.values():
+            if tokens.lost:
+                yield _truncated(tokens)
+        encoded: dict[str, mx.array] = {}
+        if turns:
+            encoder = yield from self._part("text_encoder")
+            started = _now()
+            yield Started("encode")
+            for text, tokens in turns.items():
+                encoded[text] = encoder(mx.array([tokens.ids]))[0]
+                mx.eval(encoded[text])
+            del encoder
+            self._parts.done_with("text_encoder")
+            yield Finished("encode", _now() - started)
+        given = [mx.array(embeds) for embeds in request.prompt_embeds or ()]
+        positives = [encoded[text] for text in request.prompts]
+        return given or positives, [encoded[text] for text in negatives]
+
+    def _denoise(
+        self, request: Request, positive: list[mx.array], negative: list[mx.array]
+    ) -> Generator[Event, None, mx.array]:
+        transformer = yield from self._part("transformer")
+        started = _now()
+        yield Started("denoise")
+        latents = self._initial_latents(request)
+        schedule = schedule_of(request, self._checkpoint, self._scheduler)
+        size = latents.shape[2:]
+        with_prompt = transformer.prepare(positive, *size)
+        without = transformer.prepare(negative, *size) if negative else None
+        mx.eval(with_prompt.arrays, without.arrays if without else [])
+        for step in range(len(schedule)):
+            begun = _now()
+            model_time = schedule.times[step]
+            velocity = _velocity(request, transformer, latents, model_time, with_prompt, without)
+            latents = euler_step(latents, velocity, schedule, step)
+            mx.eval(latents)
+            reached = float(schedule.sigmas[step + 1])
+            yield Step(step + 1, len(schedule), reached, _now() - begun, latents)
+        del transformer, with_prompt, without, velocity
+        self._parts.done_with("transformer")
+        yield Finished("denoise", _now() - started)
+        return latents
+
+    def _decode(self, request: Request, latents: mx.array) -> Iterator[Event]:
+        vae = yield from self._part("vae")
+        started = _now()
+        yield Started("decode")
+        results = []
+        for index in range(request.count):
+            own = mx.contiguous(latents[index : index + 1])
+            mx.eval(own)
+            results.append(Result(to_image(vae.decode(own)[0]), own, request, index))
+        del vae
+        self._parts.done_with("vae")
+        yield Finished("decode", _now() - started)
+        yield from results
+
+    def _part(self, part: Part) -> Generator[Event, None, Any]:
+        if part in self._parts:
+            return self._parts.get(part)
+        started = _now()
+        yield Started("load", part)
+        model = self._parts.get(part)
+        yield Finished("load", _now() - started, part)
+        return model
+
+    def _initial_latents(self, request: Request) -> mx.array:
+        if request.latents is not None:
+            return mx.array(request.latents)
+        assert request.noise is not None and request.seed is not None
+        return noise.draw(request.noise, request.seed, latents_shape(request, self._checkpoint))
+
+
+def _truncated(tokens: Tokens) -> Truncated:
+    message = f"the prompt is longer than {MAX_TOKENS} tokens; lost: {tokens.lost!r}"
+    warnings.warn(message, PromptTruncatedWarning, stacklevel=2)
+    return Truncated(tokens.lost, MAX_TOKENS)
+
+
+def _velocity(
+    request: Request,
+    transformer: ZImageTransformer,
+    latents: mx.array,
+    model_time: np.float32,
+    with_prompt: Conditioning,
+    without: Conditioning | None,
+) -> mx.array:
+    """The direction to move in, float32; the model predicts the opposite one."""
+    prediction = transformer(latents, model_time, with_prompt).astype(mx.float32)
+    strength, truncation = request.guidance or 0.0, request.cfg_truncation or 0.0
+    if without is not None and guidance.applies(strength, truncation, float(model_time)):
+        other = transformer(latents, model_time, without)
+        normalization = request.cfg_normalization or 0.0
+        prediction = guidance.guide(prediction, other, strength, normalization)
+    return -prediction
+
+
+def _now() -> float:
+    return time.perf_counter()

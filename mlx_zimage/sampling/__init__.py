@@ -1,0 +1,1 @@
+"""Numbers without weights: schedules, the Euler step, guidance and noise."""

@@ -1,0 +1,147 @@
+"""Noise from a seed: torch's on a CPU, torch's on a CUDA card, or MLX's own.
+
+The first two let a seed give the same picture here as in diffusers. On a CUDA card torch draws in
+an order that depends on how many threads the card can hold, so that kind names the card.
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from ..errors import RequestError
+
+TORCH_CPU = "torch-cpu"
+TORCH_CUDA = "torch-cuda"
+MLX = "mlx"
+
+GPUS = {  # streaming multiprocessors, threads each can hold
+    "b200": (148, 2048),
+    "h200": (132, 2048),
+    "h100": (132, 2048),
+    "a100": (108, 2048),
+    "v100": (80, 2048),
+    "t4": (40, 1024),
+    "l4": (58, 1536),
+    "l40s": (142, 1536),
+    "a10": (72, 1536),
+    "a6000": (84, 1536),
+    "5090": (170, 1536),
+    "4090": (128, 1536),
+    "4080": (76, 1536),
+    "3090": (82, 1536),
+    "3080": (68, 1536),
+    "3060": (28, 1536),
+}
+BLOCK = 256  # threads in one block of torch's random kernels
+
+
+def draw(kind: str, seeds: int | Sequence[int], shape: tuple[int, ...]) -> mx.array:
+    """Normal noise in float32: one draw for a whole batch, or one for each of a list of seeds."""
+    if not isinstance(seeds, int):
+        return mx.concatenate([draw(kind, seed, (1, *shape[1:])) for seed in seeds])
+    if kind == MLX:
+        return mx.random.normal(shape, key=mx.random.key(seeds))
+    count = int(np.prod(shape))
+    if kind == TORCH_CPU:
+        return mx.array(torch_cpu(seeds, count).reshape(shape))
+    return mx.array(torch_cuda(seeds, count, *gpu_profile(kind)).reshape(shape))
+
+
+def random_seed() -> int:
+    return secrets.randbelow(2**32)
+
+
+def check_kind(kind: str) -> None:
+    if kind not in (TORCH_CPU, MLX):
+        gpu_profile(kind)
+
+
+def gpu_profile(kind: str) -> tuple[int, int]:
+    """'torch-cuda:4090', or 'torch-cuda:128x1536' for a card that is not listed."""
+    name = kind.partition(":")[2].lower()
+    if kind.startswith(TORCH_CUDA + ":"):
+        if name in GPUS:
+            return GPUS[name]
+        if match := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{2,4})", name):
+            return int(match[1]), int(match[2])
+    raise RequestError(
+        f"noise must be '{TORCH_CPU}', '{MLX}' or '{TORCH_CUDA}:GPU', with GPU one of "
+        f"{', '.join(GPUS)} or MULTIPROCESSORSxTHREADS, not {kind!r}"
+    )
+
+
+def torch_cpu(seed: int, count: int) -> np.ndarray:
+    """`torch.randn(count)` of a CPU generator: Mersenne Twister, Box-Muller in blocks of 16."""
+    twister = np.random.RandomState(seed & 0xFFFFFFFF)
+    if count < 16:
+        return _torch_cpu_few(twister, count)
+    whole = count - count % 16
+    words = np.frombuffer(twister.bytes(4 * count), "<u4")
+    out = np.empty(count, np.float32)
+    out[:whole] = _blocks_of_16(words[:whole])
+    if whole != count:  # torch draws the last 16 anew, over what is there
+        out[-16:] = _blocks_of_16(np.frombuffer(twister.bytes(64), "<u4"))
+    return out
+
+
+def _blocks_of_16(words: np.ndarray) -> np.ndarray:
+    uniform = (words & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+    blocks = uniform.reshape(-1, 2, 8)
+    radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - blocks[:, 0]))
+    angle = np.float32(2 * np.pi) * blocks[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+
+
+def _torch_cpu_few(twister: np.random.RandomState, count: int) -> np.ndarray:
+    """Below 16 numbers torch draws them one pair at a time, in double precision."""
+    pairs = (count + 1) // 2
+    words = np.frombuffer(twister.bytes(16 * pairs), "<u4").astype(np.uint64).reshape(pairs, 2, 2)
+    bits = (words[..., 0] << np.uint64(32) | words[..., 1]) & np.uint64(2**53 - 1)
+    uniform = bits.astype(np.float64) * 2.0**-53
+    radius = np.sqrt(-2 * np.log1p(-uniform[:, 1]))
+    angle = 2 * np.pi * uniform[:, 0]
+    pair = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return pair.reshape(-1)[:count].astype(np.float32)
+
+
+def torch_cuda(seed: int, count: int, processors: int, threads_each: int) -> np.ndarray:
+    """`torch.randn(count)` of a CUDA generator: Philox4x32-10, four normals a call and thread."""
+    most = processors * (threads_each // BLOCK)
+    threads = BLOCK * min(-(-count // BLOCK), most)
+    calls = -(-count // (4 * threads))
+    out = np.empty((calls, 4, threads), np.float32)
+    for call in range(calls):
+        x = _philox(call, np.arange(threads, dtype=np.uint64), seed)
+        for pair in range(2):
+            out[call, 2 * pair], out[call, 2 * pair + 1] = _box_muller(x[2 * pair], x[2 * pair + 1])
+    return out.reshape(-1)[:count]
+
+
+def _philox(call: int, threads: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Ten rounds on the counter (call, thread), keyed by the seed: four words for each thread."""
+    mask, low = np.uint64(0xFFFFFFFF), np.uint64(32)
+    counter = [np.full_like(threads, call & 0xFFFFFFFF), np.full_like(threads, call >> 32)]
+    counter += [threads & mask, threads >> low]
+    key = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
+    for _ in range(10):
+        a = np.uint64(0xD2511F53) * counter[0]
+        b = np.uint64(0xCD9E8D57) * counter[2]
+        counter = [
+            (b >> low) ^ counter[1] ^ np.uint64(key[0]),
+            b & mask,
+            (a >> low) ^ counter[3] ^ np.uint64(key[1]),
+            a & mask,
+        ]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter
+
+
+def _box_muller(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    unit, turn = np.float32(2**-32), np.float32(2**-32 * 2 * np.pi)
+    u = x.astype(np.float32) * unit + unit / np.float32(2)
+    v = y.astype(np.float32) * turn + turn / np.float32(2)
+    radius = np.sqrt(np.float32(-2) * np.log(u))
+    return radius * np.sin(v), radius * np.cos(v)

@@ -1,0 +1,134 @@
+"""Which noise levels a run visits, and the step between two of them.
+
+All of it is host arithmetic in float32, in the order the published scheduler does it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from .. import configs
+from ..errors import CheckpointError, RequestError
+
+LEGACY = "legacy"
+"""diffusers before 0.39 spaced N points down to 0: its "9 steps" were 8 and an idle one."""
+
+UNSUPPORTED = (
+    "invert_sigmas",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "stochastic_sampling",
+)
+
+
+@dataclass(frozen=True)
+class SchedulerConfig:
+    """scheduler/scheduler_config.json."""
+
+    num_train_timesteps: int = 1000
+    shift: float = 1.0
+    use_dynamic_shifting: bool = False  # shift by the image's size instead of by `shift`
+    base_shift: float = 0.5
+    max_shift: float = 1.15
+    base_image_seq_len: int = 256
+    max_image_seq_len: int = 4096
+    shift_terminal: float | None = None
+    time_shift_type: str = "exponential"
+
+    @classmethod
+    def from_dict(
+        cls, data: Mapping[str, Any], where: str = "scheduler/scheduler_config.json"
+    ) -> "SchedulerConfig":
+        name = data.get("_class_name", "FlowMatchEulerDiscreteScheduler")
+        if name != "FlowMatchEulerDiscreteScheduler":
+            raise CheckpointError(
+                f"{where}: the scheduler must be FlowMatchEulerDiscreteScheduler, not {name}"
+            )
+        if wrong := [key for key in UNSUPPORTED if data.get(key)]:
+            raise CheckpointError(f"{where}: {', '.join(wrong)} must be false; not supported here")
+        config = configs.read(cls, {k: v for k, v in data.items() if v is not None}, where)
+        if config.time_shift_type not in ("exponential", "linear"):
+            raise CheckpointError(
+                f"{where}: 'time_shift_type' must be 'exponential' or 'linear', "
+                f"not {config.time_shift_type!r}"
+            )
+        return config
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Noise levels from the first to the last, which is 0: one more than there are steps."""
+
+    sigmas: np.ndarray  # (N + 1,) float32
+    train_timesteps: int = 1000
+
+    def __len__(self) -> int:
+        return len(self.sigmas) - 1
+
+    @property
+    def timesteps(self) -> np.ndarray:
+        """What diffusers calls timesteps: 1000 at pure noise."""
+        return self.sigmas[:-1] * np.float32(self.train_timesteps)
+
+    @property
+    def times(self) -> np.ndarray:
+        """The transformer's time: 0 at pure noise, 1 at a clean image."""
+        return (np.float32(1000) - self.timesteps) / np.float32(1000)
+
+
+def make_schedule(
+    config: SchedulerConfig,
+    steps: int,
+    image_tokens: int,
+    kind: str | Sequence[float] | None = None,
+) -> Schedule:
+    """`kind` is None for the published spacing, "legacy", or noise levels before the shift."""
+    if kind is None:
+        levels = np.linspace(1, 1 / steps, steps).astype(np.float32)
+    elif isinstance(kind, str):
+        levels = _legacy_levels(kind, steps)
+    else:
+        levels = np.asarray(kind, np.float32)
+    sigmas = _shifted(config, levels, image_tokens)
+    if config.shift_terminal:
+        distance = 1 - sigmas
+        sigmas = 1 - distance / (distance[-1] / (1 - config.shift_terminal))
+    sigmas = np.append(sigmas.astype(np.float32), np.float32(0))
+    return Schedule(sigmas, config.num_train_timesteps)
+
+
+def euler_step(latents: mx.array, velocity: mx.array, schedule: Schedule, step: int) -> mx.array:
+    """From noise level `step` to the next, in float32."""
+    distance = schedule.sigmas[step + 1] - schedule.sigmas[step]
+    return latents + mx.array(distance, mx.float32) * velocity
+
+
+def _legacy_levels(kind: str, steps: int) -> np.ndarray:
+    if kind != LEGACY:
+        raise RequestError(
+            f"schedule must be '{LEGACY}', a list of noise levels, or left out, not {kind!r}"
+        )
+    if steps < 2:
+        raise RequestError(
+            f"the legacy schedule needs at least 2 steps, not {steps}: its last one is idle"
+        )
+    # The last point is 0, where nothing is left to do, so it is no step here.
+    return np.linspace(1, 0, steps)[:-1]
+
+
+def _shifted(config: SchedulerConfig, levels: np.ndarray, image_tokens: int) -> np.ndarray:
+    if not config.use_dynamic_shifting:
+        shift = config.shift
+        return np.asarray(shift * levels / (1 + (shift - 1) * levels))
+    slope = (config.max_shift - config.base_shift) / (
+        config.max_image_seq_len - config.base_image_seq_len
+    )
+    mu = image_tokens * slope + config.base_shift - slope * config.base_image_seq_len
+    weight = math.exp(mu) if config.time_shift_type == "exponential" else mu
+    with np.errstate(divide="ignore"):
+        return np.asarray(weight / (weight + (1 / levels - 1)))
