@@ -154,6 +154,12 @@ KINDS = {
         ),
         {"use_dynamic_shifting": True, "shift": 3.0},
     ),
+    # Every matrix a multiple of 64 wide, as the real ones are, so that all quantizations apply.
+    "even": Kind(
+        _transformer(192, 3, [16, 24, 24], 64),
+        _text_encoder(64, 4, 4),
+        _vae([16, 16, 32, 32]),
+    ),
     # The real widths, with few layers: 4.4 GB.
     "full-width": Kind(
         _transformer(3840, 30, [32, 48, 48], 2560),

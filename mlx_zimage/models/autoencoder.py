@@ -72,7 +72,8 @@ class GroupNorm(nn.Module):
 
     def _group_mean(self, x: mx.array) -> mx.array:
         """The mean over space and group, for each channel: (B, 1, 1, C)."""
-        channels = x.mean(axis=(1, 2)).reshape(x.shape[0], self.groups, -1)
+        # Rows first: one long running sum in float32 would lose digits.
+        channels = x.mean(axis=2).mean(axis=1).reshape(x.shape[0], self.groups, -1)
         means = mx.broadcast_to(channels.mean(axis=-1, keepdims=True), channels.shape)
         return means.reshape(x.shape[0], 1, 1, -1)
 

@@ -11,7 +11,6 @@ Notable:
   on every backend.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +21,12 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError, RequestError
-from .rotary import Rope, caption_positions, image_positions, rotate, tables
+from .positions import Rope, caption_positions, image_positions, rotate, sinusoid, tables
 
 # Fixed in the reference class and absent from config.json.
 ADALN_WIDTH = 256  # the timestep embedding, where dim is not narrower
 TIMESTEP_HIDDEN = 1024
-TIMESTEP_FREQUENCIES = 256
+TIMESTEP_WIDTH = 256
 SEQUENCE_MULTIPLE = 32  # sequences are padded to it
 QK_NORM_EPS = 1e-5
 FINAL_NORM_EPS = 1e-6
@@ -216,24 +215,16 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.mlp = [
-            nn.Linear(TIMESTEP_FREQUENCIES, TIMESTEP_HIDDEN),
+            nn.Linear(TIMESTEP_WIDTH, TIMESTEP_HIDDEN),
             nn.SiLU(),
             nn.Linear(TIMESTEP_HIDDEN, config.adaln_dim),
         ]
 
     def __call__(self, t: np.ndarray, dtype: mx.Dtype) -> mx.array:
-        x = mx.array(sinusoid(t)).astype(dtype)
+        x = mx.array(sinusoid(t, TIMESTEP_WIDTH)).astype(dtype)
         for layer in self.mlp:
             x = layer(x)
         return x
-
-
-def sinusoid(t: np.ndarray) -> np.ndarray:
-    """(B,) float32 to (B, 256) float32: cosines first, then sines."""
-    half = TIMESTEP_FREQUENCIES // 2
-    exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    angles = t.astype(np.float32)[:, None] * np.exp(exponents)[None]
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 
 class ZImageTransformer(nn.Module):

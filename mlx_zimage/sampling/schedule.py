@@ -89,7 +89,7 @@ def make_schedule(
 ) -> Schedule:
     """`kind` is None for the published spacing, "legacy", or noise levels before the shift."""
     if kind is None:
-        levels = np.linspace(1, 1 / steps, steps).astype(np.float32)
+        levels = _linspace(steps)
     elif isinstance(kind, str):
         levels = _legacy_levels(kind, steps)
     else:
@@ -106,6 +106,15 @@ def euler_step(latents: mx.array, velocity: mx.array, schedule: Schedule, step: 
     """From noise level `step` to the next, in float32."""
     distance = schedule.sigmas[step + 1] - schedule.sigmas[step]
     return latents + mx.array(distance, mx.float32) * velocity
+
+
+def _linspace(steps: int) -> np.ndarray:
+    """From 1 to 1 / steps, to the last bit as torch spaces it: from both ends, in float32."""
+    last = np.float32(1 / steps)
+    width = np.float64((last - np.float32(1)) / np.float32(max(steps - 1, 1)))
+    index = np.arange(steps)
+    forward, backward = 1 + width * index, np.float64(last) - width * (steps - 1 - index)
+    return np.where(index < steps // 2, forward, backward).astype(np.float32)
 
 
 def _legacy_levels(kind: str, steps: int) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Rotary positions on three axes: (caption position, row, column).
+"""Where and when a token is: rotary positions on three axes, and the timestep's sinusoid.
 
-Angles and their cosines are computed on the host: they are needed once per request, and are exact
-there whatever the backend does with large angles.
+The axes are (caption position, row, column). Angles and their cosines are computed on the host:
+they are few, and exact there whatever the backend does with large angles.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +39,15 @@ def tables(positions: np.ndarray, widths: Sequence[int], theta: float) -> Rope:
         angles.append((positions[..., axis, None] * frequencies).astype(np.float32))
     table = np.concatenate(angles, axis=-1)[:, :, None]  # (B, L, 1, D/2)
     return Rope(mx.array(np.cos(table)), mx.array(np.sin(table)))
+
+
+def sinusoid(times: np.ndarray, width: int) -> np.ndarray:
+    """(B,) float32 to (B, width) float32: cosines first, then sines."""
+    half = width // 2
+    exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)  # angles reach 1000
+    angles = times.astype(np.float32)[:, None] * frequencies[None]
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 
 @partial(mx.compile, shapeless=True)

@@ -1,0 +1,63 @@
+"""Before MLX is imported: a fast BLAS where there is one, and full float32 on every backend."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")
+if sys.platform == "linux":
+    # MLX's wheel links the reference BLAS; OpenBLAS, loaded first, is some eighty times faster.
+    try:
+        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+    except OSError:
+        print("OpenBLAS is not installed: the tests will be slow", file=sys.stderr)
+
+from tests.make_checkpoint import KINDS, write_checkpoint
+
+MEASURED: dict[str, tuple[float, float]] = {}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a kind of random checkpoint, written once. Tests must not change it."""
+    written: dict[str, Path] = {}
+
+    def folder(kind: str) -> Path:
+        if kind not in written:
+            written[kind] = write_checkpoint(tmp_path_factory.mktemp("ck") / kind, KINDS[kind])
+        return written[kind]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_width(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The full-width checkpoint: 4 GB, removed afterwards."""
+    import shutil
+
+    folder = write_checkpoint(tmp_path_factory.mktemp("full") / "ck", KINDS["full-width"])
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def measure() -> Callable[[str, float, float], None]:
+    """Hold an error against its limit, and show the worst of each name at the end."""
+
+    def hold(name: str, error: float, limit: float) -> None:
+        worst = max(error, MEASURED.get(name, (0.0, 0.0))[0])
+        MEASURED[name] = (worst, limit)
+        assert error <= limit, f"{name}: {error:.2e} is over {limit:.0e}"
+
+    return hold
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if MEASURED:
+        terminalreporter.section("measured, worst of each")
+    for name, (worst, limit) in sorted(MEASURED.items()):
+        terminalreporter.write_line(f"{name:<58} {worst:.2e}   (limit {limit:.0e})")

@@ -1,0 +1,157 @@
+"""16-bit models stay 16 bit: no float32 wider than a norm's inside, and near float32 results."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx import nn
+
+from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.models.transformer import ZImageTransformer
+from tests.measures import cosine
+
+KINDS = ["small", "diffusers", "wide"]
+HALVES = [mx.bfloat16, mx.float16]
+
+
+def _normal(*shape: int) -> mx.array:
+    return mx.array(np.random.RandomState(0).standard_normal(shape).astype(np.float32))
+
+
+def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
+    """One forward of each model, given the dtype to load it in."""
+    ids = mx.array([list(range(40, 80))])
+
+    def transformer(dtype: mx.Dtype) -> mx.array:
+        model = checkpoint.load_transformer(dtype, None)
+        captions = [_normal(n, checkpoint.transformer.cap_feat_dim) for n in (9, 40)]
+        return model(_normal(2, 16, 8, 6), 0.4, model.prepare(captions, 8, 6))
+
+    pixels = 8 * checkpoint.vae.scale_factor
+    return {
+        "transformer": transformer,
+        "text encoder": lambda dtype: checkpoint.load_text_encoder(dtype, None)(ids),
+        "decoder": lambda dtype: checkpoint.load_vae(dtype).decode(_normal(1, 16, 8, 8)),
+        "encoder": lambda dtype: checkpoint.load_vae(dtype).encode(
+            mx.clip(_normal(1, pixels, pixels, 3), -1, 1), _normal(1, 16, 8, 8)
+        ),
+    }
+
+
+@contextmanager
+def _watched_modules() -> Iterator[list[tuple[str, mx.Dtype]]]:
+    """Record the dtype that every module gives out."""
+    seen: list[tuple[str, mx.Dtype]] = []
+    classes = [nn.Linear, nn.Embedding, nn.RMSNorm, nn.LayerNorm, nn.Conv2d, nn.SiLU]
+    for module in list(nn.Module.__subclasses__()):
+        if module.__module__.startswith("mlx_zimage"):
+            classes.append(module)
+    kept = {cls: cls.__call__ for cls in classes}
+
+    def watch(cls: Any, call: Any) -> Any:
+        def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+            out = call(self, *args, **kwargs)
+            seen.append((cls.__name__, out.dtype))
+            return out
+
+        return watched
+
+    for cls, call in kept.items():
+        cls.__call__ = watch(cls, call)
+    try:
+        yield seen
+    finally:
+        for cls, call in kept.items():
+            cls.__call__ = call
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_keeps_its_dtype(
+    kind: str, dtype: mx.Dtype, checkpoint: Callable[[str], Path]
+) -> None:
+    for name, run in _runs(Checkpoint.open(checkpoint(kind))).items():
+        with _watched_modules() as seen:
+            out = run(dtype)
+        assert out.dtype == dtype, name
+        assert len(seen) > 10
+        assert {found for _, found in seen} == {dtype}, (name, seen)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_near_float32(kind: str, dtype: mx.Dtype, checkpoint: Callable[[str], Path]) -> None:
+    for name, run in _runs(Checkpoint.open(checkpoint(kind))).items():
+        similarity = cosine(run(dtype), run(mx.float32))
+        print(f"{kind} {name} in {dtype}: cosine {similarity:.6f}")
+        assert similarity >= 0.999, name
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_float32_in_the_transformers_graph(
+    kind: str,
+    dtype: mx.Dtype,
+    checkpoint: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Walk every operation of a forward. MLX's own fused ones are taken as one operation each: what
+    a backend does inside a norm or an attention is its affair."""
+    opened = Checkpoint.open(checkpoint(kind))
+    model = opened.load_transformer(dtype, None)
+    captions = [_normal(n, opened.transformer.cap_feat_dim).astype(dtype) for n in (9, 40)]
+    conditioning = model.prepare(captions, 8, 6)
+    mx.eval(conditioning.arrays)
+    _treat_as_one(monkeypatch)
+    found = _float32_outputs(model, conditioning, _normal(2, 16, 8, 6).astype(dtype))
+    # The sinusoid of the two timesteps is a constant; it enters as float32 and is cast.
+    assert found == []
+
+
+def _treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *_: mx.negative(x))
+    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *_: mx.negative(x))
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
+    rotated = "mlx_zimage.models.positions._rotated"
+    monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))
+
+
+def _float32_outputs(
+    model: ZImageTransformer, conditioning: Any, latents: mx.array
+) -> list[tuple[str, tuple[int, ...]]]:
+    found: list[tuple[str, tuple[int, ...]]] = []
+    operations = 0
+
+    def look(part: dict[str, Any]) -> None:
+        nonlocal operations
+        if part["type"] == "primitive":
+            operations += 1
+            found.extend(
+                (part["name"], shape)
+                for _, shape, dtype in part["outputs"]
+                if dtype == mx.float32 and np.prod(shape) > 2 * 256
+            )
+
+    mx.disable_compile()  # a compiled operation cannot be exported
+    try:
+        mx.export_function(look, lambda x: model(x, 0.4, conditioning), latents)
+    finally:
+        mx.enable_compile()
+    assert operations > 50
+    return found
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_rotation_is_done_in_float32_and_given_back_in_16_bit(dtype: mx.Dtype) -> None:
+    from mlx_zimage.models.positions import image_positions, rotate, tables
+
+    rope = tables(image_positions(33, 4, 4)[None], [8, 12, 12], 256.0)
+    x = _normal(1, 16, 3, 32).astype(dtype)
+    out = rotate(x, rope)
+    assert out.dtype == dtype
+    exact = rotate(x.astype(mx.float32), rope).astype(dtype)
+    assert mx.array_equal(out, exact)

@@ -1,0 +1,36 @@
+"""Our side of a case."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlx_zimage import PromptTruncatedWarning, Result, Step, ZImage
+
+from .cases import Case
+
+
+@dataclass(frozen=True)
+class Run:
+    steps: list[np.ndarray]  # latents after each step
+    images: list[np.ndarray]  # (H, W, 3) uint8
+
+
+def run(model: ZImage, case: Case, **changes: object) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PromptTruncatedWarning)  # one case is too long on purpose
+        events = list(model.stream(**{**case.request, **changes}))
+    results = [event for event in events if isinstance(event, Result)]
+    return Run(
+        steps=[np.array(event.latents) for event in events if isinstance(event, Step)],
+        images=[np.asarray(result.image) for result in results],
+    )
+
+
+def embeds(model: ZImage, prompt: str) -> np.ndarray:
+    """The caption of a prompt, from the parts that `stream` uses."""
+    import mlx.core as mx
+
+    ids = model._tokenizer.turn(prompt).ids
+    encoder = model._parts.get("text_encoder")
+    return np.array(encoder(mx.array([ids]))[0].astype(mx.float32))

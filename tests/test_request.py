@@ -1,0 +1,144 @@
+"""Requests: what is refused, and that JSON gives the same one back."""
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_zimage import Request, RequestError
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("width", 0, "width must be a whole number from 1 to 8192, not 0"),
+        ("height", -16, "height must be a whole number from 1 to 8192, not -16"),
+        ("width", 10**9, "width must be a whole number"),
+        ("width", 64.0, "width must be a whole number"),
+        ("width", True, "width must be a whole number"),
+        ("width", "64", "width must be a whole number"),
+        ("steps", 0, "steps must be a whole number from 1 to 1000, not 0"),
+        ("steps", -1, "steps must be"),
+        ("seed", -1, "seed must be a whole number from 0 to 18446744073709551615, not -1"),
+        ("seed", 2**64, "seed must be"),
+        ("seed", [1, "2"], "seed must be"),
+        ("guidance", NAN, "guidance must be a finite number, 0 or more, not nan"),
+        ("guidance", float("inf"), "guidance must be a finite number"),
+        ("guidance", -1, "guidance must be a finite number"),
+        ("guidance", "high", "guidance must be a finite number"),
+        ("cfg_normalization", NAN, "cfg_normalization must be"),
+        ("cfg_truncation", -0.5, "cfg_truncation must be"),
+        ("schedule", [], "schedule must be a name or noise levels"),
+        ("schedule", [0.5, 0.9], "schedule must be a name or noise levels that fall"),
+        ("schedule", [1.0, 0.0], "to above 0"),
+        ("schedule", [1.5, 0.5], "from at most 1"),
+        ("schedule", [NAN], "schedule must be"),
+        ("schedule", 3, "schedule must be"),
+        ("noise", 3, "noise must be a text"),
+        ("prompt", 3, "prompt must be a text, not 3"),
+        ("prompt", [], "prompt must hold at least one text"),
+        ("prompt", ["a", None], "prompt must be a text, not None"),
+        ("negative_prompt", b"x", "negative_prompt must be a text"),
+        ("latents", np.zeros((1, 16, 4)), "latents must have 4 dimensions"),
+        ("latents", np.full((1, 1, 1, 1), NAN), "latents must be finite"),
+        ("latents", "zeros", "latents must be an array of numbers"),
+    ],
+)
+def test_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(RequestError, match=message.split("|", maxsplit=1)[0].replace("(", r"\(")):
+        Request.from_dict({"prompt": "x", field: value})
+
+
+@pytest.mark.parametrize("embeds", [[], [np.zeros(3)], np.zeros((0, 4)), [[NAN]]])
+def test_refused_embeddings(embeds: object) -> None:
+    with pytest.raises(RequestError, match="prompt_embeds must"):
+        Request.from_dict({"prompt_embeds": embeds})
+
+
+def test_a_prompt_or_embeddings() -> None:
+    with pytest.raises(RequestError, match="got neither"):
+        Request()
+    with pytest.raises(RequestError, match="got both"):
+        Request(prompt="x", prompt_embeds=(np.ones((2, 4)),))
+
+
+@pytest.mark.parametrize("field", ["negative_prompt", "seed"])
+def test_one_for_all_or_one_each(field: str) -> None:
+    values = ["a", "b", "c"] if field == "negative_prompt" else [1, 2, 3]
+    assert Request.from_dict({"prompt": ["x", "y", "z"], field: values}).count == 3
+    with pytest.raises(RequestError, match=f"{field} must be one for all or one for each of 2"):
+        Request.from_dict({"prompt": ["x", "y"], field: values})
+
+
+def test_latents_stand_in_for_a_seed() -> None:
+    latents = np.zeros((1, 16, 2, 2))
+    with pytest.raises(RequestError, match="seed has no effect where latents are given"):
+        Request(prompt="x", latents=latents, seed=3)
+    with pytest.raises(RequestError, match="noise has no effect"):
+        Request(prompt="x", latents=latents, noise="mlx")
+    with pytest.raises(RequestError, match="one for each of 2 pictures, not 1"):
+        Request(prompt=("x", "y"), latents=latents)
+
+
+def test_an_empty_prompt_is_a_prompt() -> None:
+    assert Request(prompt="").prompts == ("",)
+
+
+def test_unknown_fields() -> None:
+    with pytest.raises(RequestError, match="a request has no 'stpes'; its fields are"):
+        Request.from_dict({"prompt": "x", "stpes": 3})
+
+
+def test_arrays_are_kept_as_float32_and_cannot_change() -> None:
+    given = np.ones((1, 16, 2, 2))
+    request = Request(prompt="x", latents=given)
+    given[:] = 5
+    assert request.latents is not None
+    assert request.latents.dtype == np.float32
+    assert request.latents.max() == 1
+    assert not request.latents.flags.writeable
+
+
+def test_mlx_arrays_of_any_float_are_taken() -> None:
+    request = Request(prompt_embeds=(mx.ones((3, 4), mx.bfloat16),))  # type: ignore[arg-type]
+    assert request.prompt_embeds is not None
+    assert request.prompt_embeds[0].tolist() == [[1.0] * 4] * 3
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request(prompt=""),
+        Request(prompt='狐狸 🦊 "quoted"\n', seed=2**63 + 1, width=64, height=32, steps=4),
+        Request(prompt=("a", "b"), seed=(1, 2), negative_prompt=("c", "d"), guidance=2.5),
+        Request(prompt="x", schedule=(1.0, 0.3), noise="mlx"),
+        Request(prompt="x", schedule="legacy", cfg_normalization=True, guidance=1),
+        Request(
+            prompt_embeds=(np.random.rand(3, 4), np.random.rand(2, 4)),
+            latents=np.random.rand(2, 16, 2, 2),
+        ),
+    ],
+)
+def test_json_gives_the_same_request_back(request_: Request) -> None:
+    again = Request.from_json(request_.to_json())
+    assert again == request_
+    assert hash(again) == hash(request_)
+    assert again.to_json() == request_.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"prompt": NaN}', '{"width": 3}'])
+def test_broken_json(text: str) -> None:
+    with pytest.raises(RequestError):
+        Request.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [{}, {"shape": [2], "float32": "AAAA"}, {"shape": "x", "float32": ""}, {"float32": "%"}, "x"],
+)
+def test_broken_arrays_in_json(array: object) -> None:
+    with pytest.raises(RequestError):
+        Request.from_json(json.dumps({"prompt": "x", "latents": array}))
