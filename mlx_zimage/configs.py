@@ -24,6 +24,15 @@ def read(cls: type[Config], data: Mapping[str, Any], where: str) -> Config:
     return cls(**values)
 
 
+def at_most(config: Any, limit: int, where: str, *names: str) -> None:
+    """Refuse counts that no real model has, before as many layers are built."""
+    for name in names:
+        if getattr(config, name) > limit:
+            raise CheckpointError(
+                f"{where}: '{name}' may be at most {limit}, not {getattr(config, name)}; {AGAIN}"
+            )
+
+
 def _checked(field: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
     kind: Any = field.type
     if isinstance(kind, types.UnionType):  # `int | None`
@@ -39,7 +48,7 @@ def _checked(field: "dataclasses.Field[Any]", value: Any, where: str) -> Any:
 
 
 def _positive(value: Any) -> bool:
-    return type(value) is int and 0 < value < 2**31
+    return type(value) is int and 0 < value < 2**24
 
 
 _RULES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
@@ -47,6 +56,11 @@ _RULES: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     float: ("a finite number", lambda v: type(v) in (int, float) and math.isfinite(v)),
     bool: ("true or false", lambda v: isinstance(v, bool)),
     str: ("a text", lambda v: isinstance(v, str)),
+    dict[str, Any]: ("an object", lambda v: isinstance(v, dict)),
+    tuple[str, ...]: (
+        "a list of texts",
+        lambda v: isinstance(v, list | tuple) and all(isinstance(item, str) for item in v),
+    ),
     tuple[int, ...]: (
         "a list of whole numbers above 0",
         lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(_positive, v)),

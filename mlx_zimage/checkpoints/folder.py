@@ -5,6 +5,7 @@ a key or a config field fails at once, before a weight is read. Loading streams:
 time is cast, turned and quantized, and what it came from is dropped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, cast
@@ -62,9 +63,9 @@ class Checkpoint:
             "vae": find_weights(path / "vae"),
         }
         checkpoint = cls(path, text_encoder, transformer, vae, weights)
-        checkpoint._check("text_encoder", TextEncoder(text_encoder))
-        checkpoint._check("transformer", ZImageTransformer(transformer))
-        checkpoint._check("vae", Autoencoder(vae))
+        checkpoint._check("text_encoder", lambda: TextEncoder(text_encoder))
+        checkpoint._check("transformer", lambda: ZImageTransformer(transformer))
+        checkpoint._check("vae", lambda: Autoencoder(vae))
         return checkpoint
 
     @property
@@ -113,8 +114,15 @@ class Checkpoint:
         model.load_weights(filled, strict=True)
         return model
 
-    def _check(self, part: Part, model: nn.Module) -> None:
+    def _check(self, part: Part, build: Callable[[], nn.Module]) -> None:
         """The keys, shapes and types in the files against the model's own."""
+        try:
+            model = build()
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            file = self.path / part / "config.json"
+            raise CheckpointError(
+                f"{file} describes no model that can be built: {error}"
+            ) from error
         parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
         expected = {key: _official(value.shape) for key, value in parameters}
         folder, found = self.path / part, self.weights[part]

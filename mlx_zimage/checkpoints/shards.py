@@ -122,7 +122,7 @@ def _from_index(index: Path) -> dict[str, Entry]:
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{index} must map tensors to files in 'weight_map'; {AGAIN}")
     names = sorted(set(places.values()))
-    if outside := [name for name in names if Path(name).name != name]:
+    if outside := [name for name in names if name in ("", ".", "..") or {*name} & {*"/\\:"}]:
         raise CheckpointError(f"{index} must name files beside it, not {outside[0]!r}")
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise CheckpointError(

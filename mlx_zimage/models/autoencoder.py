@@ -37,6 +37,8 @@ class AutoencoderConfig:
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     act_fn: str = "silu"
+    down_block_types: tuple[str, ...] = ()
+    up_block_types: tuple[str, ...] = ()
     sample_size: int | None = None  # the side it was trained at, taken as the default image side
 
     @classmethod
@@ -44,9 +46,16 @@ class AutoencoderConfig:
         cls, data: Mapping[str, Any], where: str = "vae/config.json"
     ) -> "AutoencoderConfig":
         config = configs.read(cls, data, where)
+        configs.at_most(config, 16, where, "layers_per_block")
         if config.act_fn not in ("silu", "swish"):
             raise CheckpointError(f"{where}: 'act_fn' must be 'silu', not {config.act_fn!r}")
-        blocks = {*data.get("down_block_types", ()), *data.get("up_block_types", ())}
+        channels = config.block_out_channels
+        if len(channels) > 8 or any(n % config.norm_num_groups for n in channels):
+            raise CheckpointError(
+                f"{where}: norm_num_groups must divide every entry of block_out_channels, at most "
+                f"8 of them, not {config.norm_num_groups} and {channels}"
+            )
+        blocks = {*config.down_block_types, *config.up_block_types}
         if unknown := blocks - {"DownEncoderBlock2D", "UpDecoderBlock2D"}:
             raise CheckpointError(f"{where}: block types {sorted(unknown)} are not supported")
         return config

@@ -39,16 +39,24 @@ class TextEncoderConfig:
         cls, data: Mapping[str, Any], where: str = "text_encoder/config.json"
     ) -> "TextEncoderConfig":
         # transformers 5 moved the rotary base into a block of its own.
-        rope = {**(data.get("rope_scaling") or {}), **(data.get("rope_parameters") or {})}
+        blocks = configs.read(_RopeBlocks, data, where)
+        rope = {**(blocks.rope_scaling or {}), **(blocks.rope_parameters or {})}
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
             raise CheckpointError(f"{where}: the rotary type must be 'default', not {kind!r}")
         if data.get("use_sliding_window"):
             raise CheckpointError(f"{where}: 'use_sliding_window' must be false")
         config = configs.read(cls, {**rope, **data}, where)
+        configs.at_most(config, 256, where, "num_hidden_layers")
         if config.num_hidden_layers < 2:
             raise CheckpointError(f"{where}: 'num_hidden_layers' must be at least 2")
         return config
+
+
+@dataclass(frozen=True)
+class _RopeBlocks:
+    rope_scaling: dict[str, Any] | None = None
+    rope_parameters: dict[str, Any] | None = None
 
 
 class Attention(nn.Module):

@@ -57,6 +57,7 @@ class TransformerConfig:
         cls, data: Mapping[str, Any], where: str = "transformer/config.json"
     ) -> "TransformerConfig":
         config = configs.read(cls, data, where)
+        configs.at_most(config, 256, where, "n_layers", "n_refiner_layers")
         if config.siglip_feat_dim is not None:
             raise CheckpointError(
                 f"{where}: 'siglip_feat_dim' must be null, not {config.siglip_feat_dim}; "

@@ -57,6 +57,8 @@ class SchedulerConfig:
                 f"{where}: 'time_shift_type' must be 'exponential' or 'linear', "
                 f"not {config.time_shift_type!r}"
             )
+        if config.shift <= 0:
+            raise CheckpointError(f"{where}: 'shift' must be above 0, not {config.shift}")
         return config
 
 

@@ -1,0 +1,141 @@
+"""The folder in another precision, written whole or not at all."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+
+from mlx_zimage import CheckpointError, RequestError, ZImage
+from mlx_zimage.checkpoints import convert as conversion
+from mlx_zimage.checkpoints.convert import convert
+from mlx_zimage.checkpoints.shards import find_weights, read_arrays
+from tests.checkpoints.broken import copy, shards
+
+
+@pytest.fixture
+def source(checkpoint: Callable[[str], Path]) -> Path:
+    return checkpoint("small")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_same_layout_and_rounded_values(source: Path, tmp_path: Path, dtype: str) -> None:
+    out = tmp_path / "out"
+    told = list(convert(source, out, dtype=dtype))
+    assert [(d.number, d.total) for d in told] == [(i, 9) for i in range(1, 10)]
+    names = lambda root: sorted(str(p.relative_to(root)) for p in root.rglob("*"))  # noqa: E731
+    assert names(out) == names(source)
+    kind = getattr(mx, dtype)
+    for part in ("transformer", "text_encoder", "vae"):
+        kept = dict(read_arrays(find_weights(source / part)))
+        for key, array in read_arrays(find_weights(out / part)):
+            assert array.dtype == kind
+            assert mx.array_equal(array, kept[key].astype(kind)), key
+        [index] = (out / part).glob("*.index.json")
+        size = sum(entry.stop - entry.start for entry in find_weights(out / part).values())
+        assert json.loads(index.read_text())["metadata"]["total_size"] == size
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_diffusers_reads_the_header(source: Path, tmp_path: Path) -> None:
+    """The format's own library agrees with our writer."""
+    from safetensors import safe_open
+
+    list(convert(source, tmp_path / "out"))
+    for file in shards(tmp_path / "out/vae"):
+        with safe_open(file, "np") as opened:
+            assert opened.metadata() == {"format": "pt"}
+            for key in sorted(opened.keys()):
+                assert opened.get_slice(key).get_dtype() == "BF16"
+
+
+def test_loads_and_draws_the_same(source: Path, tmp_path: Path) -> None:
+    list(convert(source, tmp_path / "out", dtype="float32"))
+    options = {"width": 32, "height": 32, "steps": 2, "seed": 1}
+    a, b = (ZImage.load(folder).generate("x", **options) for folder in (source, tmp_path / "out"))
+    assert mx.array_equal(a.latents, b.latents)
+
+
+def test_an_existing_output_is_kept_unless_forced(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(RequestError, match="exists already"):
+        list(convert(source, out))
+    assert os.listdir(out) == ["mine"]
+    list(convert(source, out, force=True))
+    assert not (out / "mine").exists()
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("place", [".", "inner", ".."])
+def test_source_and_output_must_lie_apart(source: Path, tmp_path: Path, place: str) -> None:
+    folder = copy(source, tmp_path / "ck")
+    with pytest.raises(RequestError, match="must lie apart"):
+        list(convert(folder, folder / place, force=True))
+    ZImage.load(folder)
+
+
+def test_a_broken_source_writes_nothing(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    shards(folder / "vae")[0].unlink()
+    with pytest.raises(CheckpointError, match="lacks"):
+        list(convert(folder, tmp_path / "out"))
+    assert os.listdir(tmp_path) == ["ck"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_broken_write_leaves_the_old_output(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(conversion, "_write_shard", fail)
+    expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        list(convert(source, out, force=True))
+    assert os.listdir(tmp_path) == ["out"]
+    assert os.listdir(out) == []
+
+
+def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    events = convert(source, tmp_path / "out")
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("delay", [0.2, 0.35, 0.5, 0.7, 0.9])
+def test_killed(source: Path, tmp_path: Path, delay: float) -> None:
+    """At any moment: nothing that loads is left behind, and the next run is not disturbed."""
+    out = tmp_path / "out"
+    script = Path(__file__).parents[2] / "convert.py"
+    running = subprocess.Popen(
+        [sys.executable, str(script), str(source), str(out)], stderr=subprocess.DEVNULL
+    )
+    time.sleep(delay)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    if out.exists():  # it was quicker: then it must be whole
+        ZImage.load(out)
+        shutil.rmtree(out)
+    list(convert(source, out))
+    ZImage.load(out)
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_wrong_dtype(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="dtype must be one of"):
+        list(convert(source, tmp_path / "out", dtype="int4"))

@@ -1,0 +1,74 @@
+"""Names to folders. Nothing here may touch the network."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_zimage import CheckpointError, DownloadError, ZImage
+from mlx_zimage.checkpoints.hub import NAMES, locate
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def test_a_folder_is_itself(tmp_path: Path) -> None:
+    assert locate(tmp_path) == tmp_path
+    assert locate(str(tmp_path)) == tmp_path
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="must be a folder"):
+        locate(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "../up", "./x", "/no/such", "a/", ""])
+def test_no_such_thing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "":
+        with pytest.raises(CheckpointError):
+            ZImage.load(name)  # the current folder, which is no checkpoint
+        return
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        locate(name)
+
+
+@pytest.mark.parametrize("name", ["turbo", "base", "someone/else"])
+def test_nothing_is_downloaded_unasked(name: str) -> None:
+    repo = NAMES.get(name, name)
+    with pytest.raises(DownloadError, match=f"run: hf download {repo}"):
+        ZImage.load(name)
+    with pytest.raises(DownloadError, match=f"hf download {repo} --revision v1"):
+        ZImage.load(name, revision="v1")
+
+
+def test_from_the_hubs_cache(tmp_path: Path) -> None:
+    repo = tmp_path / "hub" / "models--Tongyi-MAI--Z-Image-Turbo"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text("a" * 40)
+    (snapshot / "model_index.json").write_text("{}")
+    assert locate("turbo") == snapshot
+    assert locate("turbo", revision="a" * 40) == snapshot
+
+
+def test_a_download_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, with no network: a typed error."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(DownloadError, match=r"Tongyi-MAI/Z-Image-Turbo cannot be downloaded"):
+        locate("turbo", download=True)

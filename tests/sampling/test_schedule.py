@@ -1,0 +1,87 @@
+"""Noise levels against the figures known from running the published scheduler."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_zimage.errors import CheckpointError, RequestError
+from mlx_zimage.sampling.schedule import SchedulerConfig, euler_step, make_schedule
+
+TURBO = SchedulerConfig.from_dict({"shift": 3.0, "use_dynamic_shifting": False})
+EIGHT = [1, 0.954545, 0.9, 0.833333, 0.75, 0.642857, 0.5, 0.3, 0]
+NINE = [1, 0.96, 0.913044, 0.857143, 0.789474, 0.705882, 0.6, 0.461538, 0.272727, 0]
+
+
+def test_eight_and_nine_steps() -> None:
+    assert make_schedule(TURBO, 8, 4096).sigmas == pytest.approx(EIGHT, abs=1e-6)
+    assert make_schedule(TURBO, 9, 4096).sigmas == pytest.approx(NINE, abs=1e-6)
+
+
+def test_legacy_nine_is_eight() -> None:
+    legacy = make_schedule(TURBO, 9, 4096, "legacy")
+    assert len(legacy) == 8
+    assert legacy.sigmas == pytest.approx(EIGHT, abs=1e-6)
+
+
+def test_times() -> None:
+    schedule = make_schedule(TURBO, 8, 4096)
+    assert schedule.timesteps == pytest.approx([1000 * s for s in EIGHT[:-1]], rel=1e-6)
+    assert schedule.times == pytest.approx([1 - s for s in EIGHT[:-1]], abs=1e-6)
+    assert schedule.times.dtype == schedule.timesteps.dtype == schedule.sigmas.dtype == np.float32
+
+
+def test_custom_levels_are_shifted() -> None:
+    schedule = make_schedule(TURBO, 2, 4096, [1.0, 0.5])
+    assert schedule.sigmas.tolist() == [1.0, 0.75, 0.0]
+
+
+def test_dynamic_shift_goes_with_the_size() -> None:
+    config = SchedulerConfig(use_dynamic_shifting=True)
+    at_half = [make_schedule(config, 2, tokens).sigmas[1] for tokens in (256, 4096)]
+    expected = [np.exp(mu) / (np.exp(mu) + 1) for mu in (0.5, 1.15)]
+    assert at_half == pytest.approx(expected, rel=1e-6)
+
+
+def test_one_step() -> None:
+    assert make_schedule(TURBO, 1, 256).sigmas.tolist() == [1.0, 0.0]
+
+
+def test_euler_is_float32() -> None:
+    schedule = make_schedule(TURBO, 8, 256)
+    latents, velocity = mx.array([1.0, 2.0]), mx.array([0.5, -1.0])
+    moved = euler_step(latents, velocity, schedule, 6)
+    assert moved.dtype == mx.float32
+    distance = np.float32(0.3) - np.float32(0.5)
+    assert moved.tolist() == pytest.approx([1 + 0.5 * distance, 2 - distance], abs=1e-7)
+
+
+def test_official_scheduler_file() -> None:
+    data = {
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "_diffusers_version": "0.36.0.dev0",
+        "num_train_timesteps": 1000,
+        "use_dynamic_shifting": False,
+        "shift": 3.0,
+    }
+    assert SchedulerConfig.from_dict(data) == SchedulerConfig(shift=3.0)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"_class_name": "DDIMScheduler"}, "must be FlowMatchEulerDiscreteScheduler"),
+        ({"use_karras_sigmas": True}, "use_karras_sigmas must be false"),
+        ({"stochastic_sampling": True}, "stochastic_sampling must be false"),
+        ({"time_shift_type": "cubic"}, "'time_shift_type' must be"),
+        ({"shift": "3"}, "'shift' must be a finite number"),
+        ({"shift": 0.0}, "'shift' must be above 0"),
+    ],
+)
+def test_refused_files(data: dict[str, object], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        SchedulerConfig.from_dict(data)
+
+
+def test_refused_kinds() -> None:
+    with pytest.raises(RequestError, match="schedule must be 'legacy'"):
+        make_schedule(TURBO, 8, 256, "beta")
