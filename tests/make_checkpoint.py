@@ -9,7 +9,6 @@ diffusers loads the folder as it lies there.
 
 import argparse
 import json
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,8 +19,6 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 from mlx.utils import tree_flatten
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
