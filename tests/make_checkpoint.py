@@ -29,20 +29,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-MERGES = (
-    "t h",
-    "th e",
-    "i n",
-    "e r",
-    "o n",
-    "r e",
-    "re d",
-    "c i",
-    "l e",
-    "Ġ a",
-    "Ġ the",
-    "ä \u00b8",
-)
+MERGES = ("t h", "th e", "i n", "e r", "o n", "r e", "re d", "c i", "l e", "Ġ a", "Ġ the", "ä ¸")
 
 
 @dataclass(frozen=True)
