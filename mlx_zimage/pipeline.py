@@ -19,7 +19,7 @@ from .checkpoints.folder import Checkpoint, Part
 from .checkpoints.hub import locate
 from .checkpoints.parts import Parts
 from .checkpoints.shards import read_json
-from .errors import LoraError
+from .errors import CheckpointError, LoraError
 from .images.pixels import to_image
 from .models.transformer import Conditioning, ZImageTransformer
 from .prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
@@ -178,7 +178,7 @@ class ZImage:
             model_time = schedule.times[step]
             velocity = _velocity(request, transformer, latents, model_time, with_prompt, without)
             latents = euler_step(latents, velocity, schedule, step)
-            mx.eval(latents)
+            self._check_finite(latents, step)
             reached = float(schedule.sigmas[step + 1])
             yield Step(step + 1, len(schedule), reached, _now() - begun, latents)
         del transformer, with_prompt, without, velocity
@@ -208,6 +208,16 @@ class ZImage:
         model = self._parts.get(part)
         yield Finished("load", _now() - started, part)
         return model
+
+    def _check_finite(self, latents: mx.array, step: int) -> None:
+        if not mx.isfinite(latents).all().item():
+            hint = (
+                'load it with dtype="bfloat16"' if self._parts.dtype == "float16" else "get it anew"
+            )
+            raise CheckpointError(
+                f"{self._checkpoint.path} makes numbers that are not finite in step {step + 1}: "
+                f"its weights are broken, or too large for {self._parts.dtype}; {hint}"
+            )
 
     def _initial_latents(self, request: Request) -> mx.array:
         if request.latents is not None:

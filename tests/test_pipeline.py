@@ -25,6 +25,7 @@ from mlx_zimage import (
 )
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
+from tests.checkpoints.broken import copy
 from tests.measures import cosine
 
 SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 2, "seed": 3}
@@ -297,7 +298,7 @@ def test_capabilities(checkpoint: Callable[[str], Path]) -> None:
         (5, 0.999),  # 0.99950
         (4, 0.997),  # 0.99848
         (3, 0.985),  # 0.99098
-        ("mxfp8", 0.999),  # 0.99973
+        ("mxfp8", 0.998),  # 0.99973, and 0.99836 on MLX 0.32.0
         ("mxfp4", 0.993),  # 0.99659
         ("nvfp4", 0.99),  # 0.99530
     ],
@@ -323,6 +324,22 @@ def test_widths_that_cannot_be_quantized(checkpoint: Callable[[str], Path]) -> N
     model = ZImage.load(checkpoint("wide"), quantize=4)
     with pytest.raises(RequestError, match="853 wide; load this checkpoint unquantized"):
         model.generate("x", **{**SMALL, "width": 16, "height": 16})
+
+
+@pytest.mark.parametrize(("dtype", "hint"), [("float32", "get it anew"), ("float16", "bfloat16")])
+def test_numbers_that_overflow(
+    checkpoint: Callable[[str], Path], tmp_path: Path, dtype: str, hint: str
+) -> None:
+    """A black picture is no answer. (float16 overflows on the real weights, too.)"""
+    folder = copy(checkpoint("diffusers"), tmp_path / "ck")
+    file = folder / "transformer/diffusion_pytorch_model.safetensors"
+    weights = mx.load(str(file))
+    assert isinstance(weights, dict)
+    key = "layers.0.feed_forward.w3.weight"
+    weights[key] = weights[key] * (1e6 if dtype == "float16" else float("nan"))
+    mx.save_safetensors(str(file), weights)
+    with pytest.raises(CheckpointError, match=f"not finite in step 1: .* {dtype}; .*{hint}"):
+        ZImage.load(folder, dtype=dtype).generate("x", width=32, height=32, steps=2)
 
 
 def test_threads(checkpoint: Callable[[str], Path]) -> None:

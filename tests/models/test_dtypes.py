@@ -91,6 +91,29 @@ def test_near_float32(kind: str, dtype: mx.Dtype, checkpoint: Callable[[str], Pa
         assert similarity >= 0.999, name
 
 
+@pytest.mark.large
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_near_float32_at_full_width(dtype: mx.Dtype, full_width: Path) -> None:
+    opened = Checkpoint.open(full_width)
+    captions = [_normal(9, opened.transformer.cap_feat_dim)]
+
+    def run(kind: mx.Dtype) -> dict[str, mx.array]:
+        model = opened.load_transformer(kind, None)
+        made = model(_normal(1, 16, 4, 4), 0.4, model.prepare(captions, 4, 4))
+        mx.eval(made)
+        del model
+        hidden = opened.load_text_encoder(kind, None)(mx.array([list(range(40, 49))]))
+        decoded = opened.load_vae(kind).decode(_normal(1, 16, 4, 4))
+        return {"transformer": made, "text encoder": hidden, "decoder": decoded}
+
+    half, full = run(dtype), run(mx.float32)
+    for name, out in half.items():
+        similarity = cosine(out, full[name])
+        print(f"full-width {name} in {dtype}: cosine {similarity:.6f}")
+        assert out.dtype == dtype
+        assert similarity >= 0.999, name
+
+
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_float32_in_the_transformers_graph(
