@@ -19,7 +19,7 @@ from .checkpoints.folder import Checkpoint, Part
 from .checkpoints.hub import locate
 from .checkpoints.parts import Parts
 from .checkpoints.shards import read_json
-from .errors import CheckpointError, LoraError
+from .errors import CheckpointError, LoraError, OutOfMemoryError
 from .images.pixels import to_image
 from .models.transformer import Conditioning, ZImageTransformer
 from .prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
@@ -27,6 +27,9 @@ from .request import Event, Finished, Request, Result, Started, Step, Truncated
 from .resolve import Defaults, latents_shape, resolve, schedule_of
 from .sampling import guidance, noise
 from .sampling.schedule import SchedulerConfig, euler_step
+
+OUT_OF_MEMORY = ("malloc", "alloc_", "allocat", "out of memory", "insufficient memory")
+"""What MLX's backends say in a plain RuntimeError."""
 
 
 class PromptTruncatedWarning(UserWarning):
@@ -94,7 +97,7 @@ class ZImage:
             steps=defaults.steps,
             guidance=defaults.guidance,
             side_multiple=self._checkpoint.image_multiple,
-            max_prompt_tokens=MAX_TOKENS,
+            max_prompt_tokens=self._max_tokens,
             latent_channels=self._checkpoint.transformer.in_channels,
             pixels_per_latent=self._checkpoint.vae.scale_factor,
             dtype=self._parts.dtype,
@@ -112,8 +115,8 @@ class ZImage:
         """One picture, or a list of one for each prompt of a list; `options` as in `Request`."""
         events = self.stream(prompt, **options)
         results = [event for event in events if isinstance(event, Result)]
-        given = (prompt, options.get("prompt_embeds"))
-        if len(results) > 1 or any(isinstance(value, list | tuple) for value in given):
+        several = isinstance(options.get("prompt_embeds"), list | tuple)
+        if len(results) > 1 or several or isinstance(results[0].request.prompt, tuple):
             return results
         return results[0]
 
@@ -127,14 +130,28 @@ class ZImage:
             request = Request.from_dict({"prompt": prompt, **options})
         return self._run(resolve(request, self._checkpoint, self._scheduler))
 
+    @property
+    def _max_tokens(self) -> int:
+        return min(MAX_TOKENS, self._checkpoint.transformer.max_caption_tokens)
+
     def unload(self) -> None:
         """Give the memory back. The next generation loads again."""
         self._parts.clear()
 
     def _run(self, request: Request) -> Iterator[Event]:
-        positive, negative = yield from self._encode(request)
-        latents = yield from self._denoise(request, positive, negative)
-        yield from self._decode(request, latents)
+        try:
+            positive, negative = yield from self._encode(request)
+            latents = yield from self._denoise(request, positive, negative)
+            yield from self._decode(request, latents, positive)
+        except (RuntimeError, MemoryError) as error:
+            if any(word in str(error).lower() for word in OUT_OF_MEMORY):
+                raise OutOfMemoryError(
+                    f"{request.width} x {request.height} pixels do not fit in memory ({error}); "
+                    "ask for a smaller picture, quantize, or load with memory='staged'"
+                ) from error
+            raise
+        finally:
+            self._parts.done()  # also where the consumer stopped half-way
 
     def _encode(
         self, request: Request
@@ -142,20 +159,23 @@ class ZImage:
         """Positive and negative captions, one (length, width) array for each picture."""
         negatives = request.negative_prompts if request.guidance else ()
         texts = dict.fromkeys((*request.prompts, *negatives))  # each one once
-        turns = {text: self._tokenizer.turn(text) for text in texts}
+        turns = {text: self._tokenizer.turn(text, self._max_tokens) for text in texts}
         for tokens in turns.values():
             if tokens.lost:
-                yield _truncated(tokens)
+                message = f"the prompt is longer than {self._max_tokens} tokens"
+                warnings.warn(f"{message}; lost: {tokens.lost!r}", PromptTruncatedWarning, 2)
+                yield Truncated(tokens.lost, self._max_tokens)
         encoded: dict[str, mx.array] = {}
         if turns:
             encoder = yield from self._part("text_encoder")
             started = _now()
             yield Started("encode")
             for text, tokens in turns.items():
+                self._check_ids(tokens)
                 encoded[text] = encoder(mx.array([tokens.ids]))[0]
                 mx.eval(encoded[text])
             del encoder
-            self._parts.done_with("text_encoder")
+            self._parts.done()
             yield Finished("encode", _now() - started)
         given = [mx.array(embeds) for embeds in request.prompt_embeds or ()]
         positives = [encoded[text] for text in request.prompts]
@@ -178,27 +198,28 @@ class ZImage:
             model_time = schedule.times[step]
             velocity = _velocity(request, transformer, latents, model_time, with_prompt, without)
             latents = euler_step(latents, velocity, schedule, step)
-            self._check_finite(latents, step)
+            self._check_finite(latents, f"step {step + 1}")
             reached = float(schedule.sigmas[step + 1])
             yield Step(step + 1, len(schedule), reached, _now() - begun, latents)
         del transformer, with_prompt, without, velocity
-        self._parts.done_with("transformer")
+        self._parts.done()
         yield Finished("denoise", _now() - started)
         return latents
 
-    def _decode(self, request: Request, latents: mx.array) -> Iterator[Event]:
+    def _decode(
+        self, request: Request, latents: mx.array, embeds: list[mx.array]
+    ) -> Iterator[Event]:
         vae = yield from self._part("vae")
-        started = _now()
-        yield Started("decode")
-        results = []
         for index in range(request.count):
+            started = _now()
+            yield Started("decode")
             own = mx.contiguous(latents[index : index + 1])
             mx.eval(own)
-            results.append(Result(to_image(vae.decode(own)[0]), own, request, index))
-        del vae
-        self._parts.done_with("vae")
-        yield Finished("decode", _now() - started)
-        yield from results
+            pixels = vae.decode(own)[0]
+            self._check_finite(pixels, "the decoder")
+            image = to_image(pixels)
+            yield Finished("decode", _now() - started)
+            yield Result(image, own, embeds[index], request, index)
 
     def _part(self, part: Part) -> Generator[Event, None, Any]:
         if part in self._parts:
@@ -209,14 +230,23 @@ class ZImage:
         yield Finished("load", _now() - started, part)
         return model
 
-    def _check_finite(self, latents: mx.array, step: int) -> None:
-        if not mx.isfinite(latents).all().item():
+    def _check_ids(self, tokens: Tokens) -> None:
+        size = self._checkpoint.text_encoder.vocab_size
+        if max(tokens.ids, default=0) >= size:
+            raise CheckpointError(
+                f"{self._checkpoint.tokenizer_folder} gives token {max(tokens.ids)}, and the text "
+                f"encoder has {size}; they are of two models"
+            )
+
+    def _check_finite(self, numbers: mx.array, where: str) -> None:
+        if not mx.isfinite(numbers).all().item():
             hint = (
                 'load it with dtype="bfloat16"' if self._parts.dtype == "float16" else "get it anew"
             )
             raise CheckpointError(
-                f"{self._checkpoint.path} makes numbers that are not finite in step {step + 1}: "
-                f"its weights are broken, or too large for {self._parts.dtype}; {hint}"
+                f"{self._checkpoint.path} makes numbers that are not finite in {where}: its "
+                f"weights are broken, or they, the latents or the guidance are too large for "
+                f"{self._parts.dtype}; {hint}"
             )
 
     def _initial_latents(self, request: Request) -> mx.array:
@@ -224,12 +254,6 @@ class ZImage:
             return mx.array(request.latents)
         assert request.noise is not None and request.seed is not None
         return noise.draw(request.noise, request.seed, latents_shape(request, self._checkpoint))
-
-
-def _truncated(tokens: Tokens) -> Truncated:
-    message = f"the prompt is longer than {MAX_TOKENS} tokens; lost: {tokens.lost!r}"
-    warnings.warn(message, PromptTruncatedWarning, stacklevel=2)
-    return Truncated(tokens.lost, MAX_TOKENS)
 
 
 def _velocity(

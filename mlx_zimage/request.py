@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SIDE = 8192  # pixels: what the official positions hold
 MAX_STEPS = 1000
+MAX_AMOUNT = 1000
 MAX_SEED = 2**64 - 1
 
 
@@ -107,7 +108,7 @@ class Request:
     def from_json(cls, text: str) -> "Request":
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(f"a request must be valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise RequestError("a request must be a JSON object")
@@ -179,6 +180,7 @@ class Step:
 class Result:
     image: "Image.Image"
     latents: "mx.array"  # (1, C, h, w), float32
+    prompt_embeds: "mx.array"  # (length, width), the caption that conditioned it
     request: Request  # with every field filled in: it makes this again
     index: int = 0  # which picture of that request
 
@@ -195,6 +197,12 @@ def _one_each(value: str | tuple[str, ...] | None, count: int) -> tuple[str, ...
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise RequestError(f"{name} must be a text, not {value!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # half of a character, as from broken bytes
+        raise RequestError(
+            f"{name} must be valid Unicode, not {value!r}: {error.reason}"
+        ) from error
     return value
 
 
@@ -233,10 +241,10 @@ def _seeds(name: str, value: Any) -> int | tuple[int, ...]:
 def _amount(name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not 0 <= number < math.inf:
-        raise RequestError(f"{name} must be a finite number, 0 or more, not {value!r}")
+    if not 0 <= number <= MAX_AMOUNT:
+        raise RequestError(f"{name} must be a number from 0 to {MAX_AMOUNT}, not {value!r}")
     return number
 
 
@@ -245,9 +253,9 @@ def _schedule(name: str, value: Any) -> str | tuple[float, ...]:
         return value
     try:
         levels = tuple(float(level) for level in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         levels = ()
-    falling = all(a > b for a, b in itertools.pairwise(levels))
+    falling = all(np.float32(a) > np.float32(b) for a, b in itertools.pairwise((*levels, 0.0)))
     if not levels or len(levels) > MAX_STEPS or not falling or not 0 < levels[-1] <= levels[0] <= 1:
         raise RequestError(
             f"{name} must be a name or noise levels that fall from at most 1 to above 0, "
@@ -260,9 +268,12 @@ def _array(name: str, value: Any, ndim: int) -> np.ndarray:
     if type(value).__module__.startswith("mlx"):
         value = value.astype(_mlx_float32())  # NumPy has no bfloat16
     try:
-        array = np.array(value, np.float32)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(value)
+        array = np.array(given, np.float32) if given.dtype.kind in "fiu" else None
+    except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(f"{name} must be an array of numbers: {error}") from error
+    if array is None:
+        raise RequestError(f"{name} must be an array of real numbers, not of {given.dtype}")
     if array.ndim != ndim or not array.size:
         raise RequestError(f"{name} must have {ndim} dimensions, not the shape {array.shape}")
     if not np.isfinite(array).all():

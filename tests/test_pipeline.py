@@ -1,6 +1,7 @@
 """A generation as a library sees it."""
 
 import gc
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from mlx_zimage import (
     CheckpointError,
     Finished,
     LoraError,
+    OutOfMemoryError,
     PromptTruncatedWarning,
     Request,
     RequestError,
@@ -23,9 +25,10 @@ from mlx_zimage import (
     Truncated,
     ZImage,
 )
+from mlx_zimage.checkpoints.parts import device_memory
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
-from tests.checkpoints.broken import copy
+from tests.checkpoints.broken import copy, edit_json
 from tests.measures import cosine
 
 SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 2, "seed": 3}
@@ -266,6 +269,86 @@ def test_memory(checkpoint: Callable[[str], Path], memory: Any) -> None:
     assert mx.array_equal(first.latents, again.latents)
 
 
+def test_a_stopped_staged_run_keeps_nothing(checkpoint: Callable[[str], Path]) -> None:
+    model = ZImage.load(checkpoint("small"), memory="staged")
+    for kind in (Started, Step):
+        events = model.stream("x", **SMALL)
+        next(event for event in events if isinstance(event, kind))
+        events.close()  # type: ignore[attr-defined]
+        assert model._parts._loaded == {}
+
+
+def test_embeddings_come_out_and_go_in_again(model: ZImage) -> None:
+    first = model.generate("a red circle", **SMALL)
+    assert first.prompt_embeds.ndim == 2
+    assert first.prompt_embeds.shape[1] == 48
+    again = model.generate(prompt_embeds=first.prompt_embeds, **SMALL)
+    assert mx.array_equal(first.latents, again.latents)
+
+
+@pytest.mark.parametrize("quantize", [None, 4])
+def test_loading_leaves_the_random_state_alone(
+    checkpoint: Callable[[str], Path], quantize: int | None
+) -> None:
+    mx.random.seed(0)
+    expected = mx.random.uniform().item()
+    mx.random.seed(0)
+    ZImage.load(checkpoint("even"), quantize=quantize).generate("x", **SMALL)
+    assert mx.random.uniform().item() == expected
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "[metal::malloc] Attempting to allocate 9 bytes which is greater than the maximum",
+        "[METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPU...)",
+        "cudaMallocAsync(&data, size, stream) failed: out of memory",
+    ],
+)
+def test_running_out_of_memory(
+    model: ZImage, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(ZImageTransformer, "__call__", fail)
+    with pytest.raises(OutOfMemoryError, match="32 x 32 pixels do not fit in memory"):
+        model.generate("x", **SMALL)
+    monkeypatch.setattr(ZImageTransformer, "__call__", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.generate("x", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        ({"memory_size": 8 << 30, "max_recommended_working_set_size": 5 << 30}, 5 << 30),
+        ({"total_memory": 24 << 30, "free_memory": 1 << 30}, 24 << 30),
+        ({"device_name": "a CPU"}, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+    ],
+)
+def test_device_memory(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], expected: int
+) -> None:
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    assert device_memory() == expected
+
+
+def test_a_request_of_a_list_gives_a_list_again(model: ZImage) -> None:
+    [first] = model.generate(["x"], **SMALL)
+    assert isinstance(model.generate(first.request), list)
+
+
+def test_a_caption_axis_shorter_than_512(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy(checkpoint("small"), tmp_path / "ck")
+    edit_json(folder / "transformer/config.json", lambda c: c.update(axes_lens=[256, 64, 64]))
+    model = ZImage.load(folder)
+    assert model.capabilities().max_prompt_tokens == 224
+    with pytest.warns(PromptTruncatedWarning, match="longer than 224 tokens"):
+        result = model.generate("word " * 200, **SMALL)
+    assert result.prompt_embeds.shape == (224, 48)
+
+
 def test_no_growth_over_generations(model: ZImage) -> None:
     sizes = []
     for seed in range(12):
@@ -321,9 +404,8 @@ def _linear_layers(model: ZImage, path: str) -> list[Any]:
 
 
 def test_widths_that_cannot_be_quantized(checkpoint: Callable[[str], Path]) -> None:
-    model = ZImage.load(checkpoint("wide"), quantize=4)
     with pytest.raises(RequestError, match="853 wide; load this checkpoint unquantized"):
-        model.generate("x", **{**SMALL, "width": 16, "height": 16})
+        ZImage.load(checkpoint("wide"), quantize=4)
 
 
 @pytest.mark.parametrize(("dtype", "hint"), [("float32", "get it anew"), ("float16", "bfloat16")])

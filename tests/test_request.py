@@ -1,6 +1,7 @@
 """Requests: what is refused, and that JSON gives the same one back."""
 
 import json
+import re
 
 import mlx.core as mx
 import numpy as np
@@ -25,10 +26,10 @@ NAN = float("nan")
         ("seed", -1, "seed must be a whole number from 0 to 18446744073709551615, not -1"),
         ("seed", 2**64, "seed must be"),
         ("seed", [1, "2"], "seed must be"),
-        ("guidance", NAN, "guidance must be a finite number, 0 or more, not nan"),
-        ("guidance", float("inf"), "guidance must be a finite number"),
-        ("guidance", -1, "guidance must be a finite number"),
-        ("guidance", "high", "guidance must be a finite number"),
+        ("guidance", NAN, "guidance must be a number from 0 to 1000, not nan"),
+        ("guidance", float("inf"), "guidance must be a number from 0 to 1000"),
+        ("guidance", -1, "guidance must be a number from 0 to 1000"),
+        ("guidance", "high", "guidance must be a number from 0 to 1000"),
         ("cfg_normalization", NAN, "cfg_normalization must be"),
         ("cfg_truncation", -0.5, "cfg_truncation must be"),
         ("schedule", [], "schedule must be a name or noise levels"),
@@ -39,16 +40,24 @@ NAN = float("nan")
         ("schedule", 3, "schedule must be"),
         ("noise", 3, "noise must be a text"),
         ("prompt", 3, "prompt must be a text, not 3"),
+        ("prompt", "half \udcff", "prompt must be valid Unicode"),
+        ("negative_prompt", ["\ud83e"], "negative_prompt must be valid Unicode"),
         ("prompt", [], "prompt must hold at least one text"),
         ("prompt", ["a", None], "prompt must be a text, not None"),
         ("negative_prompt", b"x", "negative_prompt must be a text"),
         ("latents", np.zeros((1, 16, 4)), "latents must have 4 dimensions"),
         ("latents", np.full((1, 1, 1, 1), NAN), "latents must be finite"),
-        ("latents", "zeros", "latents must be an array of numbers"),
+        ("latents", "zeros", "latents must be an array of real numbers"),
+        ("latents", np.ones((1, 1, 1, 1), complex), "latents must be an array of real numbers"),
+        ("latents", [[1], [1, 2]], "latents must be an array of numbers"),
+        ("guidance", 10**400, "guidance must be a number"),
+        ("schedule", [10**400], "schedule must be"),
+        ("schedule", [1.0, 1e-50], "schedule must be"),
+        ("schedule", [0.5, 0.49999999999], "schedule must be"),
     ],
 )
 def test_refused(field: str, value: object, message: str) -> None:
-    with pytest.raises(RequestError, match=message.split("|", maxsplit=1)[0].replace("(", r"\(")):
+    with pytest.raises(RequestError, match=re.escape(message)):
         Request.from_dict({"prompt": "x", field: value})
 
 
@@ -129,7 +138,7 @@ def test_json_gives_the_same_request_back(request_: Request) -> None:
     assert again.to_json() == request_.to_json()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"prompt": NaN}', '{"width": 3}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"prompt": NaN}', '{"width": 3}'])
 def test_broken_json(text: str) -> None:
     with pytest.raises(RequestError):
         Request.from_json(text)

@@ -1,14 +1,16 @@
 """A checkpoint folder in another precision: the same layout, the same keys, file by file.
 
-Written to a sibling folder and renamed at the end, so a broken run leaves nothing that loads. One
+Written to a hidden sibling and renamed at the end, so a broken run leaves nothing that loads. One
 tensor is in memory at a time.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 from ..errors import CheckpointError, RequestError
 from .folder import Checkpoint
 from .parts import DTYPES
-from .shards import FLOATS, Entry, read_arrays, read_header
+from .shards import FLOATS, PICKLES, Entry, read_arrays, read_header, read_json
 
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
@@ -40,42 +42,81 @@ def convert(
         raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     checkpoint = Checkpoint.open(source)  # so that a broken folder fails here, with its reason
     source, out = checkpoint.path.resolve(), out.resolve()
+    try:
+        _check_place(source, out, force)
+        with _workspace(out) as temporary:
+            yield from _write(source, temporary, dtype)
+            _publish(temporary, out)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error}") from error
+
+
+def _check_place(source: Path, out: Path, force: bool) -> None:
     if out == source or source in out.parents or out in source.parents:
         raise RequestError(f"the output must lie apart from the source {source}, not at {out}")
-    if out.exists() and not force:
+    if not out.exists():
+        return
+    if not force:
         raise RequestError(f"{out} exists already; name another folder, or pass --force")
-    temporary = out.with_name(f".{out.name}.part")
+    if not out.is_dir() or (any(out.iterdir()) and not (out / "transformer").is_dir()):
+        raise RequestError(f"--force replaces only a checkpoint, and {out} is none; name another")
+
+
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """A hidden sibling of `out` that is gone afterwards; locked, so that of two runs one fails."""
+    folder = out.with_name(f".{out.name}.part")
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
-        yield from _write(source, temporary, dtype)
-        _publish(temporary, out)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"another run is writing {out}; wait for it") from None
+        try:
+            # What a killed run left: the old output goes back, if it died between two renames.
+            if (folder / "old").exists() and not out.exists():
+                (folder / "old").rename(out)
+            for left in folder.iterdir():
+                shutil.rmtree(left)
+            work = folder / "new"
+            work.mkdir()
+            yield work
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
 
 
 def _write(source: Path, out: Path, dtype: str) -> Iterator[Converted]:
-    out.mkdir(parents=True)
-    wanted = [
-        file
-        for part in ("text_encoder", "transformer", "vae", "scheduler", "tokenizer")
-        for file in sorted((source / part).iterdir())
-        if file.suffix in (".json", ".txt", ".safetensors")
-    ]
-    index = source / "model_index.json"
-    for file in [*wanted, *([index] if index.is_file() else [])]:
-        target = out / file.relative_to(source)
-        target.parent.mkdir(exist_ok=True)
+    weights = []
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = file.relative_to(source)
+        if any(part.startswith(".") for part in name.parts) or file.suffix in PICKLES:
+            continue
+        if file.suffix == ".safetensors":
+            weights.append(name)
+            continue
+        target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         if file.name.endswith(".safetensors.index.json"):
             _write_index(file, target, dtype)
-        elif file.suffix != ".safetensors":
+        else:
             shutil.copyfile(file, target)
-    weights = [file for file in wanted if file.suffix == ".safetensors"]
-    for number, file in enumerate(weights, 1):
-        name = file.relative_to(source)
-        _write_shard(file, out / name, dtype)
+    for number, name in enumerate(weights, 1):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        _write_shard(source / name, out / name, dtype)
         yield Converted(str(name), number, len(weights))
+    _name_dtype(out / "text_encoder" / "config.json", dtype)
+
+
+def _name_dtype(config: Path, dtype: str) -> None:
+    """Where transformers' config names the type of its weights."""
+    data = read_json(config)
+    named = [key for key in ("torch_dtype", "dtype") if key in data]
+    if named:
+        data |= dict.fromkeys(named, dtype)
+        config.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
 
 
 def _write_shard(file: Path, target: Path, dtype: str) -> None:
@@ -98,8 +139,14 @@ def _write_shard(file: Path, target: Path, dtype: str) -> None:
     text += b" " * (-len(text) % 8)
     with target.open("wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
-        for _, array in read_arrays(dict(ordered)):
-            out.write(_bytes(array.astype(DTYPES[dtype])))
+        for key, array in read_arrays(dict(ordered)):
+            cast = array.astype(DTYPES[dtype])
+            if not mx.isfinite(cast).all().item():
+                raise CheckpointError(
+                    f"{file}: tensor '{key}' holds numbers that are not finite or that {dtype} "
+                    "cannot hold; try bfloat16"
+                )
+            out.write(_bytes(cast))
         out.flush()
         os.fsync(out.fileno())
 
@@ -119,12 +166,13 @@ def _write_index(file: Path, target: Path, dtype: str) -> None:
 
 
 def _publish(temporary: Path, out: Path) -> None:
-    """Into place; what stood there goes last, so that one of the two is always whole."""
-    if not out.exists():
+    """Into place. What stood there is put back if that fails, and goes last."""
+    old = temporary.with_name("old")
+    if out.exists():
+        out.rename(old)
+    try:
         temporary.rename(out)
-        return
-    old = out.with_name(f".{out.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    temporary.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        if old.exists():
+            old.rename(out)
+        raise

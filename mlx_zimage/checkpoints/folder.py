@@ -82,15 +82,22 @@ class Checkpoint:
         return self.path / "tokenizer"
 
     def load_text_encoder(self, dtype: mx.Dtype, quantization: Quantization | None) -> TextEncoder:
-        return self._fill("text_encoder", TextEncoder(self.text_encoder), dtype, quantization)
+        model = _built(lambda: TextEncoder(self.text_encoder), quantization)
+        return self._fill("text_encoder", model, dtype, quantization)
 
     def load_transformer(
         self, dtype: mx.Dtype, quantization: Quantization | None
     ) -> ZImageTransformer:
-        return self._fill("transformer", ZImageTransformer(self.transformer), dtype, quantization)
+        model = _built(lambda: ZImageTransformer(self.transformer), quantization)
+        return self._fill("transformer", model, dtype, quantization)
 
     def load_vae(self, dtype: mx.Dtype) -> Autoencoder:
-        return self._fill("vae", Autoencoder(self.vae), dtype, None)
+        return self._fill("vae", _built(lambda: Autoencoder(self.vae)), dtype, None)
+
+    def check_quantizable(self, quantization: Quantization) -> None:
+        """Refuse widths that do not fit, before a weight is read."""
+        _built(lambda: TextEncoder(self.text_encoder), quantization)
+        _built(lambda: ZImageTransformer(self.transformer), quantization)
 
     def size(self, part: Part, dtype: mx.Dtype, quantization: Quantization | None) -> int:
         """Bytes the part takes in memory once loaded, to within the quantization's exceptions."""
@@ -103,8 +110,6 @@ class Checkpoint:
     def _fill(
         self, part: Part, model: Model, dtype: mx.Dtype, quantization: Quantization | None
     ) -> Model:
-        if quantization is not None:
-            quantization.prepare(model)
         filled: list[tuple[str, mx.array]] = []
         for key, array in read_arrays(self.weights[part]):
             turned = _turned(array.astype(dtype))
@@ -117,7 +122,7 @@ class Checkpoint:
     def _check(self, part: Part, build: Callable[[], nn.Module]) -> None:
         """The keys, shapes and types in the files against the model's own."""
         try:
-            model = build()
+            model = _built(build)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
             file = self.path / part / "config.json"
             raise CheckpointError(
@@ -146,6 +151,14 @@ class Checkpoint:
                     f"{entry.file}: tensor '{key}' must be one of {', '.join(FLOATS)}, "
                     f"not {entry.dtype}; this kind of file cannot be read yet"
                 )
+
+
+def _built(build: Callable[[], Model], quantization: Quantization | None = None) -> Model:
+    """A model whose weights are still to come."""
+    model = build()
+    if quantization is not None:
+        quantization.prepare(model)
+    return model
 
 
 def _config(path: Path, part: Part) -> tuple[dict[str, object], str]:

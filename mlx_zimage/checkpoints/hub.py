@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..errors import CheckpointError, DownloadError
+from ..errors import CheckpointError, DownloadError, RequestError
 
 NAMES = {"turbo": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"}
 FILES = ["*.json", "*.safetensors", "tokenizer/*"]
@@ -11,10 +11,18 @@ FILES = ["*.json", "*.safetensors", "tokenizer/*"]
 
 def locate(source: str | Path, *, download: bool = False, revision: str | None = None) -> Path:
     """A folder as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, no such home
+        raise CheckpointError(f"no such checkpoint: {str(source)[:80]!r}: {error}") from error
+    if is_folder:
+        if download or revision is not None:
+            raise RequestError(
+                f"download and revision are for the Hub, and {path} is a folder; leave them out"
+            )
         return path
-    if path.exists():
+    if exists:
         raise CheckpointError(f"a checkpoint must be a folder in the official layout, not {path}")
     repo = NAMES.get(str(source), str(source))
     if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
@@ -42,6 +50,6 @@ def _from_hub(repo: str, download: bool, revision: str | None) -> Path:
             f"run: hf download {repo}{at}"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DownloadError(f"{repo} cannot be downloaded: {reason}") from error
     return Path(folder)

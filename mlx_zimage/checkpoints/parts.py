@@ -28,11 +28,13 @@ class Parts:
         self, checkpoint: Checkpoint, quantize: int | str | None, dtype: str | None, memory: str
     ):
         quantization = None if quantize is None else Quantization.parse(quantize)
-        self.dtype = dtype or default_dtype()
+        self.dtype = default_dtype() if dtype is None else dtype
         if self.dtype not in DTYPES:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if memory not in MEMORY:
             raise RequestError(f"memory must be one of {', '.join(MEMORY)}, not {memory!r}")
+        if quantization is not None:
+            checkpoint.check_quantizable(quantization)
         kind = DTYPES[self.dtype]
         self._loaders: dict[Part, Callable[[], Loaded]] = {
             "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization),
@@ -56,12 +58,10 @@ class Parts:
                 self._loaded[part] = self._loaders[part]()
             return self._loaded[part]
 
-    def done_with(self, part: Part) -> None:
-        """Its phase is over, and all that it made is evaluated."""
+    def done(self) -> None:
+        """A phase is over, and all that it made is evaluated."""
         if self.memory == "staged":
-            with self._lock:
-                self._loaded.pop(part, None)
-            mx.clear_cache()
+            self.clear()
 
     def clear(self) -> None:
         with self._lock:
@@ -75,9 +75,9 @@ def default_dtype() -> str:
 
 
 def device_memory() -> int:
-    """Bytes the device may use: what MLX reports of a GPU, else what the machine has."""
+    """Bytes the device may use: what MLX reports of a Metal or CUDA one, else the machine's."""
     info = mx.device_info()
-    for key in ("max_recommended_working_set_size", "memory_size"):
+    for key in ("max_recommended_working_set_size", "memory_size", "total_memory"):
         if isinstance(value := info.get(key), int):
             return value
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -14,6 +14,7 @@ from ..errors import RequestError
 
 KEPT = ("all_x_embedder", "cap_embedder", "t_embedder", "adaLN_modulation", "all_final_layer")
 GROUPS = {"affine": 64, "mxfp4": 32, "mxfp8": 32, "nvfp4": 16}
+WIDTH_MULTIPLE = 64  # of the largest group; MLX's kernels want no less of the smaller ones
 BITS = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 AFFINE_BITS = (3, 4, 5, 6, 8)
 CHOICES = (*AFFINE_BITS, *BITS)
@@ -66,9 +67,9 @@ class Quantization:
         if not hasattr(module, "to_quantized") or any(name in path.split(".") for name in KEPT):
             return False
         width = module.weight.shape[-1]
-        if width % self.group_size:
+        if width % WIDTH_MULTIPLE:
             raise RequestError(
-                f"quantizing needs layers whose width is a multiple of {self.group_size}, and "
+                f"quantizing needs layers whose width is a multiple of {WIDTH_MULTIPLE}, and "
                 f"'{path}' is {width} wide; load this checkpoint unquantized"
             )
         return True

@@ -19,6 +19,7 @@ SIZES = {
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
 FLOATS = ("F16", "BF16", "F32")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "copy or download it again"
 
 
@@ -60,12 +61,26 @@ def read_header(file: Path) -> dict[str, Entry]:
         for key, value in header.items()
         if key != "__metadata__"
     }
-    last = max((entry.stop for entry in entries.values()), default=8 + length)
+    _check_cover(file, entries, 8 + length, size)
+    return entries
+
+
+def _check_cover(file: Path, entries: dict[str, Entry], start: int, size: int) -> None:
+    """The tensors must fill the file from its header to its end, as the format demands."""
+    last = max((entry.stop for entry in entries.values()), default=start)
     if last > size:
         raise CheckpointError(
             f"{file} is truncated: its tensors need {last} bytes, the file has {size}; {AGAIN}"
         )
-    return entries
+    for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.stop)):
+        if entry.start != start:
+            raise CheckpointError(
+                f"{file}: tensor '{entry.name}' must begin where the one before it ends, at byte "
+                f"{start}, not {entry.start}; {AGAIN}"
+            )
+        start = entry.stop
+    if start != size:
+        raise CheckpointError(f"{file} has {size - start} bytes after its last tensor; {AGAIN}")
 
 
 def _entry(file: Path, key: str, value: Any, data: int) -> Entry:
@@ -99,7 +114,7 @@ def find_weights(folder: Path) -> dict[str, Entry]:
             f"{folder} holds {len(files)} safetensors files and no index that says which belong "
             f"together; {AGAIN}"
         )
-    pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".ckpt", ".pth")]
+    pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
     reason = f"; {pickles[0]} is a pickle, which is never loaded" if pickles else ""
     raise CheckpointError(f"{folder} must hold a .safetensors file{reason}")
 

@@ -4,6 +4,8 @@ Exit status: 0 done, 1 an error in one line on standard error, 2 wrong usage, 13
 """
 
 import functools
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,21 +23,36 @@ SEVERAL = ("--seed",)
 
 def main() -> None:
     """The `mlx-zimage` script: its first argument names the command."""
-    app = _app()
-    for name, command in COMMANDS.items():
-        app.command(name)(_guarded(command))
-    app(args=_spread(sys.argv[1:]))
+    _run(COMMANDS)
 
 
 def run(name: str) -> None:
     """One command as a program of its own."""
-    app = _app()
-    app.command()(_guarded(COMMANDS[name]))
-    app(args=_spread(sys.argv[1:]))
+    _run({name: COMMANDS[name]})
 
 
-def _app() -> typer.Typer:
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+def _run(commands: dict[str, Callable[..., None]]) -> None:
+    _open_standard_files()
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    for name, command in commands.items():
+        app.command(name)(_guarded(command))
+    try:
+        app(args=_spread(sys.argv[1:]))
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+
+
+def _open_standard_files() -> None:
+    """Where the shell closed them: else the next file opened takes their place."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,6 +61,12 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except ZImageError as error:
+            line = str(error).replace("\n", "\\n")  # what it quotes may hold some
+            typer.echo(f"error: {line}", err=True)
+            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise  # the reader has seen enough: typer ends quietly
+        except OSError as error:
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:

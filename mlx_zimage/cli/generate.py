@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import mlx.core as mx
 import numpy as np
 import typer
 
@@ -31,6 +32,7 @@ NOISE = "torch-cpu, torch-cuda:GPU (as 4090) or mlx: whose random numbers a seed
 OUTPUT = "A .png file; with several seeds, the name takes each seed. Default: zimage-SEED.png."
 LATENTS = "A .npy file of initial latents, in place of a seed."
 EMBEDS = "A .npy file of a prompt embedding (length, width), in place of a prompt."
+SAVE_EMBEDS = "Write the prompt's embedding to this .npy file; one picture only."
 SAVE_LATENTS = "Write the final latents to this .npy file; one picture only."
 JSON = "Print one JSON object a line for each event, and nothing else."
 
@@ -54,6 +56,7 @@ def generate(
     output: Annotated[Path | None, typer.Option(help=OUTPUT)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     save_latents: Annotated[Path | None, typer.Option(help=SAVE_LATENTS)] = None,
+    save_embeds: Annotated[Path | None, typer.Option(help=SAVE_EMBEDS)] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
     memory: Annotated[str, typer.Option(help="auto, resident or staged.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
@@ -78,11 +81,11 @@ def generate(
     outputs = _outputs(requests, output, overwrite)
     for file in outputs:
         check_writable(file, ".png", overwrite=overwrite)
-    if save_latents is not None:
+    for target in filter(None, (save_latents, save_embeds)):
         if len(requests) > 1:
-            raise RequestError("--save-latents takes one picture; give one --seed")
-        check_writable(save_latents, ".npy", overwrite=overwrite)
-    quantize = int(q) if q is not None and q.isdecimal() else q
+            raise RequestError("arrays are saved of one picture; give one --seed")
+        check_writable(target, ".npy", overwrite=overwrite)
+    quantize = int(q) if q in ("3", "4", "5", "6", "8") else q
     with reporter(json) as report:
         report.loading(model)
         zimage = ZImage.load(model, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
@@ -90,22 +93,28 @@ def generate(
             result = _follow(zimage, request, report)
             save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
             if save_latents is not None:
-                save_array(np.array(result.latents), save_latents, overwrite=overwrite)
+                save_array(_as_numpy(result.latents), save_latents, overwrite=overwrite)
+            if save_embeds is not None:
+                save_array(_as_numpy(result.prompt_embeds), save_embeds, overwrite=overwrite)
             report.saved(result, file)
 
 
 def _follow(zimage: ZImage, request: Request, report: Reporter) -> Result:
-    """Show each event; the last one is the picture."""
+    """Show each event, and give back the picture."""
+    results = []
     for event in zimage.stream(request):
         if isinstance(event, Result):
-            return event
-        report.event(event)
-    raise AssertionError("a stream ends with its result")
+            results.append(event)
+        else:
+            report.event(event)
+    return results[0]
 
 
 def _requests(options: dict[str, Any], seeds: list[int] | None) -> list[Request]:
     if seeds:
-        return [Request(**options, seed=seed) for seed in dict.fromkeys(seeds)]
+        if len(set(seeds)) < len(seeds):
+            raise RequestError("each --seed makes one picture, and one is given twice")
+        return [Request(**options, seed=seed) for seed in seeds]
     if options["latents"] is not None:
         return [Request(**options)]
     return [Request(**options, seed=random_seed())]
@@ -129,9 +138,13 @@ def _free(file: Path) -> Path:
     return free
 
 
+def _as_numpy(array: mx.array) -> np.ndarray:
+    return np.array(array.astype(mx.float32))  # NumPy has no bfloat16
+
+
 def _levels(schedule: str | None) -> str | tuple[float, ...] | None:
-    if schedule is None or not schedule[:1].isdigit():
-        return schedule
+    if schedule is None:
+        return None
     try:
         return tuple(float(level) for level in schedule.split(","))
     except ValueError:
@@ -140,9 +153,12 @@ def _levels(schedule: str | None) -> str | tuple[float, ...] | None:
 
 def _array(file: Path) -> np.ndarray:
     try:
-        return np.asarray(np.load(file, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
+        array = np.load(file, allow_pickle=False)
+    except Exception as error:  # a broken header can raise anything that Python's parser does
         raise RequestError(f"{file} cannot be read as a .npy array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise RequestError(f"{file} must be one .npy array, not an archive of several")
+    return array
 
 
 def _metadata(zimage: ZImage, model: str, result: Result) -> dict[str, Any]:

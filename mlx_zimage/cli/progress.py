@@ -1,7 +1,9 @@
 """Events on a screen: a live line on a terminal, plain lines in a pipe, or JSON."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,7 +25,7 @@ class Reporter(Protocol):
 def reporter(as_json: bool) -> Reporter:
     if as_json:
         return JsonReporter(sys.stdout)
-    live = sys.stderr.isatty()
+    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return TextReporter(sys.stderr, sys.stdout, live=live)
 
 
@@ -55,7 +57,7 @@ class JsonReporter:
         self._write({"event": "result", "file": str(file), "request": request})
 
     def _write(self, data: dict[str, Any]) -> None:
-        print(json.dumps(data, ensure_ascii=False), file=self._out, flush=True)
+        print(json.dumps(data), file=self._out, flush=True)
 
 
 class TextReporter:
@@ -70,9 +72,7 @@ class TextReporter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._screen.write(CLEAR)
-            self._screen.flush()
+        self._write(CLEAR if self._live else "")
 
     def loading(self, model: str) -> None:
         self._show(f"open {model}")
@@ -87,13 +87,10 @@ class TextReporter:
             self._show(self._step(event))
         elif isinstance(event, Truncated):
             text = f"warning: only {event.limit} tokens fit; lost: {event.lost!r}"
-            self._screen.write(f"{CLEAR if self._live else ''}{text}\n")
-            self._screen.flush()
+            self._write(f"{CLEAR if self._live else ''}{text}\n")
 
     def saved(self, result: Result, file: Path) -> None:
-        if self._live:
-            self._screen.write(CLEAR)
-            self._screen.flush()
+        self._write(CLEAR if self._live else "")
         request = result.request
         took = _seconds(time.perf_counter() - self._begun)
         seed = "" if request.seed is None else f"seed {request.seed}, "
@@ -109,8 +106,12 @@ class TextReporter:
         return text if step.number == step.total else f"{text}, {_seconds(left)} left"
 
     def _show(self, text: str) -> None:
-        self._screen.write(f"{CLEAR}{text}" if self._live else f"{text}\n")
-        self._screen.flush()
+        self._write(f"{CLEAR}{text}" if self._live else f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # a screen that is gone is no reason to stop
+            self._screen.write(text)
+            self._screen.flush()
 
 
 def _seconds(seconds: float) -> str:

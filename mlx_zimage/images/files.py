@@ -1,7 +1,8 @@
 """Files that appear whole or not at all, and never replace another unasked."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,12 +14,8 @@ from ..errors import RequestError
 
 def check_writable(path: Path, suffix: str, *, overwrite: bool = False) -> None:
     """Fail before the work rather than after it."""
-    if path.is_dir():
-        raise RequestError(f"cannot write {path}: it is a folder; name a file")
-    if path.suffix.lower() != suffix:
+    if path.suffix.lower() != suffix and not path.is_dir():
         raise RequestError(f"the output must end in {suffix}, not {path.name!r}")
-    if path.exists() and not overwrite:
-        raise _exists(path)
     write_atomically(path, None, overwrite=overwrite)
 
 
@@ -26,19 +23,25 @@ def write_atomically(
     path: Path, write: Callable[[BinaryIO], None] | None, *, overwrite: bool = False
 ) -> None:
     """Write beside `path`, then move into place; without `write`, only try whether one could."""
-    temporary = None
+    temporary = path.parent / f".{secrets.token_hex(8)}.part"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=".part", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        if path.is_dir():
+            raise RequestError(f"cannot write {path}: it is a folder; name a file")
+        if _there(path) and not overwrite:
+            raise _exists(path)
+        with temporary.open("xb") as file:
             if write is not None:
                 write(file)
         if write is not None:
             _publish(temporary, path, overwrite)
     except OSError as error:
         raise RequestError(f"cannot write {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"cannot write {path}: {error}") from error
     finally:
-        if temporary is not None:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
@@ -47,14 +50,20 @@ def save_array(array: np.ndarray, path: Path, *, overwrite: bool = False) -> Non
     write_atomically(path, lambda file: np.save(file, array), overwrite=overwrite)
 
 
+def _there(path: Path) -> bool:
+    """Like `Path.exists`, but a name that cannot be is an error, and a dangling link is there."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _exists(path: Path) -> RequestError:
     return RequestError(f"{path} exists already; name another file, or ask to overwrite it")
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)  # mkstemp's files are private
     if not overwrite:
         try:
             os.link(temporary, path)  # fails if `path` has appeared meanwhile, unlike a rename

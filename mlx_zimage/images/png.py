@@ -20,7 +20,8 @@ def save_png(
 ) -> None:
     """Whole or not at all, and never over a file unless `overwrite`."""
     text = PngInfo()
-    text.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False), zip=True)
+    # Not compressed: readers refuse a text that unpacks to more than a megabyte, and arrays are.
+    text.add_itxt(KEY, json.dumps(metadata, ensure_ascii=False))
     write_atomically(
         Path(path), lambda file: image.save(file, "PNG", pnginfo=text), overwrite=overwrite
     )

@@ -10,6 +10,7 @@ Notable:
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -17,6 +18,7 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
+from .layers import Conv2d, Linear
 
 NORM_EPS = 1e-6  # fixed in the reference class
 
@@ -66,6 +68,16 @@ class AutoencoderConfig:
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
+@partial(mx.compile, shapeless=True)
+def _squared_distance(x: mx.array, mean: mx.array) -> mx.array:
+    return mx.square(x.astype(mx.float32) - mean)
+
+
+@partial(mx.compile, shapeless=True)
+def _affine(x: mx.array, mean: mx.array, scale: mx.array, bias: mx.array) -> mx.array:
+    return ((x.astype(mx.float32) - mean) * scale + bias).astype(x.dtype)
+
+
 class GroupNorm(nn.Module):
     def __init__(self, groups: int, channels: int):
         super().__init__()
@@ -74,10 +86,9 @@ class GroupNorm(nn.Module):
         self.bias = mx.zeros((channels,))
 
     def __call__(self, x: mx.array) -> mx.array:
-        centred = x.astype(mx.float32) - self._group_mean(x.astype(mx.float32))
-        scale = mx.rsqrt(self._group_mean(mx.square(centred)) + NORM_EPS)
-        # (B, H, W, C) * (B, 1, 1, C)
-        return (centred * (scale * self.weight) + self.bias).astype(x.dtype)
+        mean = self._group_mean(x.astype(mx.float32))  # (B, 1, 1, C), as all that follow
+        scale = mx.rsqrt(self._group_mean(_squared_distance(x, mean)) + NORM_EPS)
+        return _affine(x, mean, scale * self.weight, self.bias.astype(mx.float32))
 
     def _group_mean(self, x: mx.array) -> mx.array:
         """The mean over space and group, for each channel: (B, 1, 1, C)."""
@@ -91,11 +102,11 @@ class Resnet(nn.Module):
     def __init__(self, groups: int, in_channels: int, out_channels: int):
         super().__init__()
         self.norm1 = GroupNorm(groups, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm2 = GroupNorm(groups, out_channels)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
-            self.conv_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+            self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
         out = self.conv1(nn.silu(self.norm1(x)))
@@ -109,10 +120,10 @@ class SpatialAttention(nn.Module):
     def __init__(self, groups: int, channels: int):
         super().__init__()
         self.group_norm = GroupNorm(groups, channels)
-        self.to_q = nn.Linear(channels, channels)
-        self.to_k = nn.Linear(channels, channels)
-        self.to_v = nn.Linear(channels, channels)
-        self.to_out = [nn.Linear(channels, channels)]
+        self.to_q = Linear(channels, channels)
+        self.to_k = Linear(channels, channels)
+        self.to_v = Linear(channels, channels)
+        self.to_out = [Linear(channels, channels)]
 
     def __call__(self, x: mx.array) -> mx.array:
         b, _, _, c = x.shape
@@ -140,7 +151,7 @@ class MidBlock(nn.Module):
 class Downsample(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv2d(channels, channels, 3, stride=2)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.conv(mx.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)]))
@@ -149,7 +160,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv2d(channels, channels, 3, padding=1)
 
     def __call__(self, x: mx.array) -> mx.array:
         b, h, w, c = x.shape
@@ -177,7 +188,7 @@ class Encoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         groups, channels = config.norm_num_groups, config.block_out_channels
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv2d(config.in_channels, channels[0], 3, padding=1)
         self.down_blocks = []
         for i, out in enumerate(channels):
             ins = [channels[max(i - 1, 0)], *[out] * (config.layers_per_block - 1)]
@@ -186,7 +197,7 @@ class Encoder(nn.Module):
             self.down_blocks.append(Stage(resnets, "downsamplers", sampler))
         self.mid_block = MidBlock(config)
         self.conv_norm_out = GroupNorm(groups, channels[-1])
-        self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.conv_in(x)
@@ -199,7 +210,7 @@ class Decoder(nn.Module):
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
         groups, channels = config.norm_num_groups, config.block_out_channels[::-1]
-        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv2d(config.latent_channels, channels[0], 3, padding=1)
         self.mid_block = MidBlock(config)
         self.up_blocks = []
         for i, out in enumerate(channels):
@@ -208,7 +219,7 @@ class Decoder(nn.Module):
             resnets = [Resnet(groups, n, out) for n in ins]
             self.up_blocks.append(Stage(resnets, "upsamplers", sampler))
         self.conv_norm_out = GroupNorm(groups, channels[-1])
-        self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
     def __call__(self, x: mx.array) -> mx.array:
         x = self.mid_block(self.conv_in(x))
@@ -225,9 +236,9 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(config)
         latent = config.latent_channels
         if config.use_quant_conv:
-            self.quant_conv = nn.Conv2d(2 * latent, 2 * latent, 1)
+            self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
         if config.use_post_quant_conv:
-            self.post_quant_conv = nn.Conv2d(latent, latent, 1)
+            self.post_quant_conv = Conv2d(latent, latent, 1)
 
     @property
     def dtype(self) -> mx.Dtype:

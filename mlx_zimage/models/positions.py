@@ -41,6 +41,15 @@ def tables(positions: np.ndarray, widths: Sequence[int], theta: float) -> Rope:
     return Rope(mx.array(np.cos(table)), mx.array(np.sin(table)))
 
 
+def text_tables(length: int, width: int, theta: float) -> Rope:
+    """One axis, from 0; float32 throughout, as Qwen3 is published."""
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
+    angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
+    table = angles[None, :, None]  # (1, L, 1, D/2)
+    return Rope(mx.array(np.cos(table)), mx.array(np.sin(table)))
+
+
 def sinusoid(times: np.ndarray, width: int) -> np.ndarray:
     """(B,) float32 to (B, width) float32: cosines first, then sines."""
     half = width // 2
@@ -64,3 +73,9 @@ def rotate(x: mx.array, rope: Rope) -> mx.array:
     pairs = x.reshape(*x.shape[:-1], -1, 2)  # (B, L, H, D/2, 2)
     even, odd = _rotated(pairs[..., 0], pairs[..., 1], rope.cos, rope.sin)
     return mx.stack([even, odd], axis=-1).reshape(x.shape)
+
+
+def rotate_halves(x: mx.array, rope: Rope) -> mx.array:
+    """The same for pairs that lie half the width apart, as Qwen3 has them."""
+    first, second = mx.split(x, 2, axis=-1)  # (B, L, H, D/2)
+    return mx.concatenate([*_rotated(first, second, rope.cos, rope.sin)], axis=-1)

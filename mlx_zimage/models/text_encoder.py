@@ -16,6 +16,8 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
+from .layers import Embedding, Linear
+from .positions import Rope, rotate_halves, text_tables
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TextEncoderConfig:
     rope_theta: float
     tie_word_embeddings: bool = True
     attention_bias: bool = False
+    hidden_act: str = "silu"
 
     @classmethod
     def from_dict(
@@ -48,6 +51,17 @@ class TextEncoderConfig:
             raise CheckpointError(f"{where}: 'use_sliding_window' must be false")
         config = configs.read(cls, {**rope, **data}, where)
         configs.at_most(config, 256, where, "num_hidden_layers")
+        if config.hidden_act != "silu":
+            raise CheckpointError(
+                f"{where}: 'hidden_act' must be 'silu', not {config.hidden_act!r}"
+            )
+        if config.rope_theta <= 0:
+            raise CheckpointError(f"{where}: 'rope_theta' must be above 0, not {config.rope_theta}")
+        if config.num_attention_heads % config.num_key_value_heads or config.head_dim % 2:
+            raise CheckpointError(
+                f"{where}: num_attention_heads must be a multiple of num_key_value_heads, "
+                "and head_dim even"
+            )
         if config.num_hidden_layers < 2:
             raise CheckpointError(f"{where}: 'num_hidden_layers' must be at least 2")
         return config
@@ -66,34 +80,29 @@ class Attention(nn.Module):
         self.scale = config.head_dim**-0.5
         queries = config.num_attention_heads * config.head_dim
         keys = config.num_key_value_heads * config.head_dim
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.attention_bias)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.attention_bias)
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=config.attention_bias)
+        self.q_proj = Linear(config.hidden_size, queries, bias=config.attention_bias)
+        self.k_proj = Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.v_proj = Linear(config.hidden_size, keys, bias=config.attention_bias)
+        self.o_proj = Linear(queries, config.hidden_size, bias=config.attention_bias)
         self.q_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
         self.k_norm = nn.RMSNorm(config.head_dim, eps=config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, frequencies: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, rope: Rope) -> mx.array:
         b, length, _ = x.shape
-        q = self.q_norm(self.q_proj(x).reshape(b, length, -1, self.head_dim)).swapaxes(1, 2)
-        k = self.k_norm(self.k_proj(x).reshape(b, length, -1, self.head_dim)).swapaxes(1, 2)
-        v = self.v_proj(x).reshape(b, length, -1, self.head_dim).swapaxes(1, 2)  # (B, H, L, D)
-        q, k = self._rope(q, frequencies), self._rope(k, frequencies)
+        heads = (b, length, -1, self.head_dim)
+        q, k, v = (to(x).reshape(heads) for to in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate_halves(self.q_norm(q), rope), rotate_halves(self.k_norm(k), rope)
+        q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # (B, H, L, D)
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask="causal")
         return self.o_proj(out.swapaxes(1, 2).reshape(b, length, -1))
-
-    def _rope(self, x: mx.array, frequencies: mx.array) -> mx.array:
-        return mx.fast.rope(
-            x, self.head_dim, traditional=False, base=None, scale=1.0, offset=0, freqs=frequencies
-        )
 
 
 class MLP(nn.Module):
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -107,15 +116,15 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, frequencies: mx.array) -> mx.array:
-        x = x + self.self_attn(self.input_layernorm(x), frequencies)
+    def __call__(self, x: mx.array, rope: Rope) -> mx.array:
+        x = x + self.self_attn(self.input_layernorm(x), rope)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class Qwen3Model(nn.Module):
     def __init__(self, config: TextEncoderConfig, whole: bool):
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         count = config.num_hidden_layers - (0 if whole else 1)
         self.layers = [Layer(config) for _ in range(count)]
         if whole:
@@ -128,7 +137,7 @@ class TextEncoder(nn.Module):
         self.config = config
         self.model = Qwen3Model(config, whole)
         if whole and not config.tie_word_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def __call__(self, ids: mx.array) -> mx.array:
         """Token ids (B, L) to the hidden state that conditions the transformer (B, L, width)."""
@@ -143,12 +152,9 @@ class TextEncoder(nn.Module):
 
     def _run(self, ids: mx.array, layers: int) -> mx.array:
         x = self.model.embed_tokens(ids)
-        width = self.config.head_dim
-        # Given as periods, so that they are the published float32 ones and not a backend's own.
-        exponents = mx.arange(0, width, 2, dtype=mx.float32) / width
-        frequencies = mx.power(mx.array(self.config.rope_theta, mx.float32), exponents)
+        rope = text_tables(ids.shape[1], self.config.head_dim, self.config.rope_theta)
         for layer in self.model.layers[:layers]:
-            x = layer(x, frequencies)
+            x = layer(x, rope)
         return x
 
 

@@ -21,12 +21,15 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError, RequestError
+from .layers import Linear
 from .positions import Rope, caption_positions, image_positions, rotate, sinusoid, tables
 
 # Fixed in the reference class and absent from config.json.
 ADALN_WIDTH = 256  # the timestep embedding, where dim is not narrower
 TIMESTEP_HIDDEN = 1024
 TIMESTEP_WIDTH = 256
+PATCH_SIZE = 2  # the pipeline's, of those a checkpoint may hold embedders for
+PATCH_KEY = f"{PATCH_SIZE}-1"
 SEQUENCE_MULTIPLE = 32  # sequences are padded to it
 QK_NORM_EPS = 1e-5
 FINAL_NORM_EPS = 1e-6
@@ -63,6 +66,8 @@ class TransformerConfig:
                 f"{where}: 'siglip_feat_dim' must be null, not {config.siglip_feat_dim}; "
                 "this is an Omni checkpoint, which cannot be run yet"
             )
+        if config.rope_theta <= 0:
+            raise CheckpointError(f"{where}: 'rope_theta' must be above 0, not {config.rope_theta}")
         if config.dim % config.n_heads or config.head_dim != sum(config.axes_dims):
             raise CheckpointError(
                 f"{where}: dim / n_heads must equal the sum of axes_dims, not "
@@ -70,10 +75,13 @@ class TransformerConfig:
             )
         if len(config.axes_dims) != 3 or len(config.axes_lens) != 3:
             raise CheckpointError(f"{where}: axes_dims and axes_lens must each have three entries")
-        if config.all_f_patch_size != (1,) * len(config.all_patch_size):
+        if any(width % 2 for width in config.axes_dims):
+            raise CheckpointError(f"{where}: axes_dims must be even, not {config.axes_dims}")
+        frames = (1,) * len(config.all_patch_size)
+        if PATCH_SIZE not in config.all_patch_size or config.all_f_patch_size != frames:
             raise CheckpointError(
-                f"{where}: all_f_patch_size must be 1 for every patch size, "
-                f"not {config.all_f_patch_size}"
+                f"{where}: all_patch_size must hold {PATCH_SIZE}, and all_f_patch_size a 1 for "
+                f"each, not {config.all_patch_size} and {config.all_f_patch_size}"
             )
         return config
 
@@ -91,12 +99,7 @@ class TransformerConfig:
 
     @property
     def patch_size(self) -> int:
-        """The one in use; a checkpoint may list more, and holds an embedder for each."""
-        return self.all_patch_size[0]
-
-    @property
-    def patch_keys(self) -> list[tuple[str, int]]:
-        return [(f"{size}-1", size) for size in self.all_patch_size]
+        return PATCH_SIZE
 
     @property
     def max_caption_tokens(self) -> int:
@@ -141,10 +144,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.n_heads
         self.scale = config.head_dim**-0.5
-        self.to_q = nn.Linear(config.dim, config.dim, bias=False)
-        self.to_k = nn.Linear(config.dim, config.dim, bias=False)
-        self.to_v = nn.Linear(config.dim, config.dim, bias=False)
-        self.to_out = [nn.Linear(config.dim, config.dim, bias=False)]
+        self.to_q = Linear(config.dim, config.dim, bias=False)
+        self.to_k = Linear(config.dim, config.dim, bias=False)
+        self.to_v = Linear(config.dim, config.dim, bias=False)
+        self.to_out = [Linear(config.dim, config.dim, bias=False)]
         self.qk_norm = config.qk_norm
         if config.qk_norm:
             self.norm_q = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
@@ -164,9 +167,9 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.w1 = Linear(config.dim, config.hidden_dim, bias=False)
+        self.w2 = Linear(config.hidden_dim, config.dim, bias=False)
+        self.w3 = Linear(config.dim, config.hidden_dim, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.w2(nn.silu(self.w1(x)) * self.w3(x))
@@ -184,7 +187,7 @@ class Block(nn.Module):
         self.ffn_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.ffn_norm2 = nn.RMSNorm(config.dim, eps=config.norm_eps)
         if modulated:
-            self.adaLN_modulation = [nn.Linear(config.adaln_dim, 4 * config.dim)]
+            self.adaLN_modulation = [Linear(config.adaln_dim, 4 * config.dim)]
 
     def __call__(
         self, x: mx.array, rope: Rope, mask: mx.array | None = None, time: mx.array | None = None
@@ -204,8 +207,8 @@ class FinalLayer(nn.Module):
     def __init__(self, config: TransformerConfig, out_dim: int):
         super().__init__()
         self.norm_final = nn.LayerNorm(config.dim, eps=FINAL_NORM_EPS, affine=False)
-        self.linear = nn.Linear(config.dim, out_dim)
-        self.adaLN_modulation = [nn.SiLU(), nn.Linear(config.adaln_dim, config.dim)]
+        self.linear = Linear(config.dim, out_dim)
+        self.adaLN_modulation = [nn.SiLU(), Linear(config.adaln_dim, config.dim)]
 
     def __call__(self, x: mx.array, time: mx.array) -> mx.array:
         silu, linear = self.adaLN_modulation
@@ -216,9 +219,9 @@ class TimestepEmbedder(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.mlp = [
-            nn.Linear(TIMESTEP_WIDTH, TIMESTEP_HIDDEN),
+            Linear(TIMESTEP_WIDTH, TIMESTEP_HIDDEN),
             nn.SiLU(),
-            nn.Linear(TIMESTEP_HIDDEN, config.adaln_dim),
+            Linear(TIMESTEP_HIDDEN, config.adaln_dim),
         ]
 
     def __call__(self, t: np.ndarray, dtype: mx.Dtype) -> mx.array:
@@ -232,18 +235,13 @@ class ZImageTransformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.all_x_embedder = {
-            key: nn.Linear(size * size * config.in_channels, config.dim)
-            for key, size in config.patch_keys
-        }
-        self.all_final_layer = {
-            key: FinalLayer(config, size * size * config.in_channels)
-            for key, size in config.patch_keys
-        }
+        widths = {f"{size}-1": size * size * config.in_channels for size in config.all_patch_size}
+        self.all_x_embedder = {key: Linear(w, config.dim) for key, w in widths.items()}
+        self.all_final_layer = {key: FinalLayer(config, w) for key, w in widths.items()}
         self.t_embedder = TimestepEmbedder(config)
         self.cap_embedder = [
             nn.RMSNorm(config.cap_feat_dim, eps=config.norm_eps),
-            nn.Linear(config.cap_feat_dim, config.dim),
+            Linear(config.cap_feat_dim, config.dim),
         ]
         self.x_pad_token = mx.zeros((1, config.dim))
         self.cap_pad_token = mx.zeros((1, config.dim))
@@ -295,8 +293,8 @@ class ZImageTransformer(nn.Module):
         batch = latents.shape[0]
         times = np.broadcast_to(np.asarray(t, np.float32), (batch,))
         time = self.t_embedder(times * np.float32(self.config.t_scale), self.dtype)
-        key, size = self.config.patch_keys[0]
-        tokens = self.all_x_embedder[key](patchify(latents.astype(self.dtype), size))
+        size = self.config.patch_size
+        tokens = self.all_x_embedder[PATCH_KEY](patchify(latents.astype(self.dtype), size))
         count = tokens.shape[1]
         x = _pad(tokens, self.x_pad_token)  # (B, Lx, dim)
         for block in self.noise_refiner:
@@ -304,7 +302,7 @@ class ZImageTransformer(nn.Module):
         x = mx.concatenate([x, conditioning.captions], axis=1)  # (B, Lx + Lc, dim)
         for block in self.layers:
             x = block(x, conditioning.joint_rope, conditioning.mask, time)
-        out = self.all_final_layer[key](x[:, :count], time)
+        out = self.all_final_layer[PATCH_KEY](x[:, :count], time)
         return unpatchify(out, conditioning.grid, size)
 
     def _refine(self, caption: mx.array) -> mx.array:

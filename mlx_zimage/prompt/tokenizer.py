@@ -62,16 +62,16 @@ class PromptTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
-    def turn(self, prompt: str) -> Tokens:
+    def turn(self, prompt: str, limit: int = MAX_TOKENS) -> Tokens:
         """The prompt in its chat turn, its end cut off where too long, as diffusers cuts it."""
         text = chat(prompt)
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         lost = ""
-        if len(encoding.ids) > MAX_TOKENS:
+        if len(encoding.ids) > limit:
             # Several tokens may share one character: what is left of it is not lost.
-            kept = max(encoding.offsets[MAX_TOKENS - 1][1], PROMPT_START)
+            kept = max(encoding.offsets[limit - 1][1], PROMPT_START)
             lost = text[kept : PROMPT_START + len(prompt)]
-        return Tokens(tuple(encoding.ids[:MAX_TOKENS]), lost)
+        return Tokens(tuple(encoding.ids[:limit]), lost)
 
 
 def _from_vocabulary(folder: Path) -> Tokenizer:

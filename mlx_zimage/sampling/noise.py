@@ -65,7 +65,8 @@ def gpu_profile(kind: str) -> tuple[int, int]:
     if kind.startswith(TORCH_CUDA + ":"):
         if name in GPUS:
             return GPUS[name]
-        if match := re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{2,4})", name):
+        match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{2,4})", name)
+        if match and int(match[2]) >= BLOCK:
             return int(match[1]), int(match[2])
     raise RequestError(
         f"noise must be '{TORCH_CPU}', '{MLX}' or '{TORCH_CUDA}:GPU', with GPU one of "

@@ -59,6 +59,15 @@ class SchedulerConfig:
             )
         if config.shift <= 0:
             raise CheckpointError(f"{where}: 'shift' must be above 0, not {config.shift}")
+        if not 0 <= (config.shift_terminal or 0) < 1:
+            raise CheckpointError(
+                f"{where}: 'shift_terminal' must be from 0 to below 1, not {config.shift_terminal}"
+            )
+        if config.base_image_seq_len >= config.max_image_seq_len:
+            raise CheckpointError(
+                f"{where}: 'base_image_seq_len' must be below 'max_image_seq_len', not "
+                f"{config.base_image_seq_len} against {config.max_image_seq_len}"
+            )
         return config
 
 
@@ -99,8 +108,14 @@ def make_schedule(
     sigmas = _shifted(config, levels, image_tokens)
     if config.shift_terminal:
         distance = 1 - sigmas
-        sigmas = 1 - distance / (distance[-1] / (1 - config.shift_terminal))
+        with np.errstate(invalid="ignore"):
+            sigmas = 1 - distance / (distance[-1] / (1 - config.shift_terminal))
     sigmas = np.append(sigmas.astype(np.float32), np.float32(0))
+    if not np.isfinite(sigmas).all():
+        raise RequestError(
+            f"the checkpoint's scheduler has no schedule of {len(levels)} steps at this size; "
+            "ask for other steps or another size"
+        )
     return Schedule(sigmas, config.num_train_timesteps)
 
 
@@ -140,6 +155,7 @@ def _shifted(config: SchedulerConfig, levels: np.ndarray, image_tokens: int) -> 
         config.max_image_seq_len - config.base_image_seq_len
     )
     mu = image_tokens * slope + config.base_shift - slope * config.base_image_seq_len
-    weight = math.exp(mu) if config.time_shift_type == "exponential" else mu
-    with np.errstate(divide="ignore"):
+    # Beyond 80 a float32 share is 1 anyway, and farther the exponential overflows.
+    weight = math.exp(min(mu, 80.0)) if config.time_shift_type == "exponential" else mu
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(weight / (weight + (1 / levels - 1)))

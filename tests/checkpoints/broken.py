@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 
 def copy(source: Path, target: Path) -> Path:
     shutil.copytree(source, target)
@@ -31,6 +33,13 @@ def edit_header(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def rename_tensor(file: Path, old: str, new: str) -> None:
     edit_header(file, lambda header: header.update({new: header.pop(old)}))
+
+
+def drop_tensor(file: Path, key: str) -> None:
+    weights = mx.load(str(file))
+    assert isinstance(weights, dict)
+    del weights[key]
+    mx.save_safetensors(str(file), weights)
 
 
 def shards(folder: Path) -> list[Path]:

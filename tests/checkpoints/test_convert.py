@@ -71,9 +71,81 @@ def test_an_existing_output_is_kept_unless_forced(source: Path, tmp_path: Path) 
     with pytest.raises(RequestError, match="exists already"):
         list(convert(source, out))
     assert os.listdir(out) == ["mine"]
+    with pytest.raises(RequestError, match="--force replaces only a checkpoint"):
+        list(convert(source, out, force=True))
+    assert os.listdir(out) == ["mine"]
+    (out / "mine").unlink()
     list(convert(source, out, force=True))
-    assert not (out / "mine").exists()
+    (out / "transformer/mine").write_text("x")
+    list(convert(source, out, force=True))
+    assert not (out / "transformer/mine").exists()
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_is_never_replaced(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RequestError, match="--force replaces only a checkpoint"):
+        list(convert(source, tmp_path / "out", force=True))
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_the_old_output_comes_back_if_the_last_rename_fails(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = copy(source, tmp_path / "out")
+    (out / "transformer/mine").write_text("x")
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        list(convert(source, out, force=True))
+    assert (out / "transformer/mine").read_text() == "x"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_the_old_output_comes_back_after_a_kill_between_renames(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / ".out.part").mkdir()
+    copy(source, tmp_path / ".out.part/old")
+    with pytest.raises(RequestError, match="exists already"):
+        list(convert(source, copy(source, tmp_path / "out")))
+    shutil.rmtree(tmp_path / "out")
+    events = convert(source, tmp_path / "out")
+    next(events)
+    events.close()  # type: ignore[attr-defined]
+    ZImage.load(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_two_runs_do_not_meet(source: Path, tmp_path: Path) -> None:
+    first = convert(source, tmp_path / "out")
+    next(first)
+    with pytest.raises(RequestError, match="another run is writing"):
+        list(convert(source, tmp_path / "out"))
+    list(first)
+    ZImage.load(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_lies_beside_the_weights_comes_along(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    for name in ("LICENSE", "tokenizer/chat_template.jinja", "vae/old.bin", ".hidden"):
+        (folder / name).write_text("x")
+    config = folder / "text_encoder/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "torch_dtype": "float32"}))
+    list(convert(folder, tmp_path / "out"))
+    out = tmp_path / "out"
+    assert (out / "LICENSE").is_file()
+    assert (out / "tokenizer/chat_template.jinja").is_file()
+    assert not (out / "vae/old.bin").exists()
+    assert not (out / ".hidden").exists()
+    assert json.loads((out / "text_encoder/config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize("place", [".", "inner", ".."])
@@ -134,6 +206,24 @@ def test_killed(source: Path, tmp_path: Path, delay: float) -> None:
     list(convert(source, out))
     ZImage.load(out)
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_numbers_that_a_dtype_cannot_hold(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    file = shards(folder / "vae")[0]
+    weights = mx.load(str(file))
+    assert isinstance(weights, dict)
+    key = sorted(weights)[0]
+    mx.save_safetensors(str(file), {**weights, key: weights[key] * 1e6})
+    with pytest.raises(CheckpointError, match=f"tensor '{key}' holds numbers .* float16"):
+        list(convert(folder, tmp_path / "out", dtype="float16"))
+    assert os.listdir(tmp_path) == ["ck"]
+    list(convert(folder, tmp_path / "out", dtype="bfloat16"))
+
+
+def test_names_that_no_file_system_takes(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot write"):
+        list(convert(source, tmp_path / ("x" * 300)))
 
 
 def test_a_wrong_dtype(source: Path, tmp_path: Path) -> None:

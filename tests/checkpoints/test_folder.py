@@ -15,7 +15,14 @@ from mlx.utils import tree_flatten
 from mlx_zimage import CheckpointError, ZImage
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.shards import read_header
-from tests.checkpoints.broken import copy, edit_header, edit_json, rename_tensor, shards
+from tests.checkpoints.broken import (
+    copy,
+    drop_tensor,
+    edit_header,
+    edit_json,
+    rename_tensor,
+    shards,
+)
 from tests.make_checkpoint import random_tensor
 
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -121,7 +128,7 @@ def test_a_truncated_shard(folder: Path, kept: int) -> None:
 
 def test_a_missing_key(folder: Path) -> None:
     file = shards(folder / "transformer")[0]
-    edit_header(file, lambda header: header.pop("cap_pad_token"))
+    drop_tensor(file, "cap_pad_token")
     assert "lacks tensor 'cap_pad_token', which the index puts there" in _error(folder)
     index = folder / "transformer" / INDEX
     edit_json(index, lambda data: data["weight_map"].pop("cap_pad_token"))
@@ -130,8 +137,59 @@ def test_a_missing_key(folder: Path) -> None:
 
 def test_an_unknown_key(single: Path) -> None:
     file = shards(single / "transformer")[0]
-    edit_header(file, lambda h: h.update({"extra.weight": h["cap_pad_token"]}))
+    weights = mx.load(str(file))
+    assert isinstance(weights, dict)
+    mx.save_safetensors(str(file), {**weights, "extra.weight": mx.zeros((3,))})
     assert "holds tensor 'extra.weight', unknown to this model" in _error(single)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.pop("decoder.conv_in.bias"), "must begin where the one before it ends"),
+        (lambda h: h.update(again=h["decoder.conv_in.bias"]), "must begin where the one before"),
+    ],
+    ids=["hole", "overlap"],
+)
+def test_holes_and_overlaps(
+    single: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    edit_header(shards(single / "vae")[0], change)
+    assert message in _error(single)
+
+
+def test_bytes_after_the_last_tensor(single: Path) -> None:
+    file = shards(single / "vae")[0]
+    file.write_bytes(file.read_bytes() + b"junk")
+    assert "has 4 bytes after its last tensor" in _error(single)
+
+
+def test_a_tokenizer_of_another_model(folder: Path) -> None:
+    """A token beyond the embedding would be read from anywhere in memory."""
+
+    def shift(data: dict[str, Any]) -> None:
+        vocabulary = data["model"]["vocab"]
+        vocabulary["x"] = 5000
+
+    edit_json(folder / "tokenizer/tokenizer.json", shift)
+    with pytest.raises(CheckpointError, match="gives token 5000, and the text encoder has 320"):
+        ZImage.load(folder).generate("x", width=32, height=32, steps=1)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae"])
+def test_weights_that_are_not_numbers(single: Path, part: str) -> None:
+    file = shards(single / part)[0]
+    weights = mx.load(str(file))
+    assert isinstance(weights, dict)
+    key = {
+        "text_encoder": "layers.0.input_layernorm.weight",
+        "transformer": "layers.0.attention_norm1.weight",
+        "vae": "decoder.conv_in.bias",
+    }[part]
+    weights[key] = weights[key] * float("nan")
+    mx.save_safetensors(str(file), weights)
+    with pytest.raises(CheckpointError, match="makes numbers that are not finite in"):
+        ZImage.load(single).generate("x", width=32, height=32, steps=1, guidance=0)
 
 
 def test_many_keys_are_not_all_named(folder: Path) -> None:
@@ -243,7 +301,7 @@ def test_a_config_with_a_missing_field(folder: Path, part: str, field: str) -> N
         ("transformer", {"axes_dims": [16, 16]}, "must each have three entries"),
         ("transformer", {"axes_dims": []}, "'axes_dims' must be a list of whole numbers"),
         ("transformer", {"siglip_feat_dim": 1152}, "this is an Omni checkpoint"),
-        ("transformer", {"all_f_patch_size": [2]}, "all_f_patch_size must be 1"),
+        ("transformer", {"all_f_patch_size": [2]}, "all_patch_size must hold 2"),
         ("transformer", {"cap_feat_dim": 64}, "they are of two models"),
         ("transformer", {"in_channels": 8}, "they are of two models"),
         ("text_encoder", {"rope_scaling": {"rope_type": "yarn"}}, "must be 'default', not 'yarn'"),
@@ -252,7 +310,7 @@ def test_a_config_with_a_missing_field(folder: Path, part: str, field: str) -> N
         ("transformer", {"n_layers": 10**6}, "'n_layers' may be at most 256"),
         ("vae", {"layers_per_block": 10**6}, "'layers_per_block' may be at most 16"),
         ("vae", {"act_fn": "gelu"}, "'act_fn' must be 'silu'"),
-        ("vae", {"scaling_factor": float("nan")}, "'scaling_factor' must be a finite number"),
+        ("vae", {"scaling_factor": float("nan")}, "'scaling_factor' must be a number within"),
         ("vae", {"norm_num_groups": 7}, "must divide every entry of block_out_channels"),
         ("vae", {"down_block_types": ["X"]}, r"block types ['X'] are not supported"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlx_zimage import CheckpointError, DownloadError, ZImage
+from mlx_zimage import CheckpointError, DownloadError, RequestError, ZImage
 from mlx_zimage.checkpoints.hub import NAMES, locate
 
 
@@ -23,6 +23,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_folder_is_itself(tmp_path: Path) -> None:
     assert locate(tmp_path) == tmp_path
     assert locate(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("options", [{"download": True}, {"revision": "v1"}])
+def test_a_folder_takes_no_hub_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="are for the Hub"):
+        locate(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x"])
+def test_names_no_file_system_takes(name: str) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        locate(name)
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:

@@ -154,14 +154,15 @@ def test_latents_and_embeddings_in_and_out(here: Path, small: str) -> None:
     np.save("latents.npy", generator.standard_normal((1, 16, 4, 4)))
     np.save("embeds.npy", generator.standard_normal((5, 48)).astype(np.float32))
     files = ["--latents", "latents.npy", "--prompt-embeds", "embeds.npy"]
-    rest = ["--steps", "2", "--model", small, "--save-latents", "out.npy", "--output", "a.png"]
-    done = run(*files, *rest)
+    out = ["--save-latents", "out.npy", "--save-embeds", "caption.npy", "--output", "a.png"]
+    done = run(*files, *out, "--steps", "2", "--model", small)
     assert done.returncode == 0, done.stderr
     made = ZImage.load(small).generate(
         latents=np.load("latents.npy"), prompt_embeds=np.load("embeds.npy"), steps=2
     )
     # Not equal to the last bit: this process may have another BLAS than the one it started.
     assert relative_error(np.load("out.npy"), made.latents) < 1e-5
+    assert np.array_equal(np.load("caption.npy"), np.load("embeds.npy"))
 
 
 def test_a_cut_prompt_is_told(here: Path, small: str) -> None:
@@ -185,8 +186,8 @@ def test_an_empty_prompt(here: Path, small: str) -> None:
         (["--height", "-16"], "error: height must be a whole number"),
         (["--width", "99999999"], "error: width must be a whole number"),
         (["--steps", "0"], "error: steps must be a whole number from 1 to 1000, not 0"),
-        (["--guidance", "nan"], "error: guidance must be a finite number"),
-        (["--guidance", "inf"], "error: guidance must be a finite number"),
+        (["--guidance", "nan"], "error: guidance must be a number from 0 to 1000"),
+        (["--guidance", "inf"], "error: guidance must be a number from 0 to 1000"),
         (["--negative-prompt", "x"], "error: negative_prompt has no effect without guidance"),
         (["--cfg-truncation", "0.5"], "error: cfg_truncation has no effect without guidance"),
         (["--noise", "cuda"], "error: noise must be 'torch-cpu'"),
@@ -198,7 +199,15 @@ def test_an_empty_prompt(here: Path, small: str) -> None:
         (["--q", "7"], "error: quantize must be one of"),
         (["--q", "four"], "error: quantize must be one of"),
         (["--seed", "-1"], "error: seed must be a whole number"),
-        (["--seed", "1", "2", "--save-latents", "x.npy"], "error: --save-latents takes one"),
+        (["--seed", "1", "1"], "error: each --seed makes one picture"),
+        (["--dtype", ""], "error: dtype must be one of"),
+        (["--q", "9" * 5000], "error: quantize must be one of"),
+        (["--output", "x" * 300 + ".png"], "error: cannot write"),
+        (["--model", "x" * 5000], "error: no such checkpoint"),
+        (["--model", "two\nlines"], "error: no such checkpoint: two\\nlines"),
+        (["--prompt", os.fsdecode(b"\xff")], "error: prompt must be valid Unicode"),
+        (["--guidance", "1e300"], "error: guidance must be a number"),
+        (["--seed", "1", "2", "--save-latents", "x.npy"], "error: arrays are saved of one"),
         (["--latents", "none.npy"], "error: none.npy cannot be read as a .npy array"),
         (["--latents", "none.npy", "--seed", "3"], "error: none.npy cannot be read"),
         (["--output", "a.jpg"], "error: the output must end in .png"),
@@ -226,6 +235,19 @@ def test_wrong_usage(here: Path, small: str, arguments: list[str]) -> None:
 
 def test_a_prompt_is_needed(here: Path, small: str) -> None:
     assert "needs either a prompt or prompt_embeds" in refused(1, "--model", small)
+
+
+def test_an_archive_of_arrays_is_refused(here: Path, small: str) -> None:
+    np.savez("many.npz", a=np.ones(3))
+    text = refused(1, "--prompt", "x", "--model", small, "--latents", "many.npz")
+    assert "must be one .npy array" in text
+
+
+def test_an_array_that_lies_about_its_size(here: Path, small: str) -> None:
+    np.save("big.npy", np.ones(10))
+    raw = (here / "big.npy").read_bytes().replace(b"(10,), }" + b" " * 11, b"(9999999999999,), }")
+    (here / "big.npy").write_bytes(raw)
+    assert "cannot be read" in refused(1, "--prompt", "x", "--model", small, "--latents", "big.npy")
 
 
 def test_pickled_arrays_are_refused(here: Path, small: str) -> None:
@@ -283,6 +305,56 @@ def test_a_reader_that_goes_away(here: Path, small: str) -> None:
         errors = running.stderr.read()
         running.wait(timeout=60)
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_standard_files_that_are_closed(here: Path, small: str, closed: str) -> None:
+    arguments = " ".join([*QUICK[2:], "--prompt", "x", "--model", small, "--output", "a.png"])
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} {SCRIPT} {arguments} {closed}"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert pixels("a.png").shape == (32, 32, 3)
+
+
+def test_standard_output_that_is_full(here: Path, small: str) -> None:
+    arguments = " ".join([*QUICK[2:], "--prompt", "x", "--model", small, "--output", "a.png"])
+    command = ["sh", "-c", f"{sys.executable} {SCRIPT} {arguments} >/dev/full"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: [Errno 28]")
+
+
+def test_output_in_ascii(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    for more in (["--json"], []):
+        rest = [*QUICK[2:], "--model", small, "--output", "狐.png", "--overwrite", *more]
+        done = run("--prompt", "狐狸 🦊", *rest)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_dumb_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    status, seen = _on_a_terminal(*QUICK, "--model", small, "--output", "a.png")
+    assert status == 0
+    assert "\x1b" not in seen
+
+
+@pytest.mark.parametrize("delay", [0.12, 0.18, 0.24, 0.3, 0.4])
+def test_interrupted_at_any_time(here: Path, small: str, delay: float) -> None:
+    """From when our own code is first read; before that, Python itself is still starting."""
+    long = ["--prompt", "x", "--model", small, "--steps", "1000", "--output", "a.png"]
+    command = [sys.executable, str(SCRIPT), *long]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        time.sleep(delay)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=30)
+    assert running.returncode == 130, errors
+    assert b"Traceback" not in errors
+    assert os.listdir(here) == []
 
 
 def test_help_is_quick() -> None:

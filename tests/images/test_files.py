@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_zimage import RequestError, read_metadata, save_png
+from mlx_zimage import Request, RequestError, read_metadata, save_png
 from mlx_zimage.images.files import check_writable, save_array, write_atomically
 from mlx_zimage.images.pixels import to_image
 
@@ -31,6 +31,17 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
     save_png(RED, tmp_path / "a.png", data)
     assert read_metadata(tmp_path / "a.png") == data
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(RED))
+
+
+def test_arrays_fit_in_the_metadata(tmp_path: Path) -> None:
+    """1024 x 1024 latents and a prompt of 512 tokens at the real width, in base64."""
+    generator = np.random.RandomState(0)
+    request = Request(
+        prompt_embeds=(generator.standard_normal((512, 2560)),),
+        latents=generator.standard_normal((1, 16, 128, 128)),
+    )
+    save_png(RED, tmp_path / "a.png", {"request": request.to_dict()})
+    assert Request.from_dict(read_metadata(tmp_path / "a.png")["request"]) == request
 
 
 def test_pictures_without_a_request(tmp_path: Path) -> None:
@@ -101,6 +112,14 @@ def test_unwritable(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         check_writable(tmp_path / name, ".png")
     assert os.listdir(tmp_path) == []
+
+
+def test_names_that_no_file_system_takes(tmp_path: Path) -> None:
+    for name in ("x" * 300 + ".png", "a\0b.png"):
+        with pytest.raises(RequestError, match="cannot write"):
+            save_png(RED, tmp_path / name, {})
+        with pytest.raises(RequestError, match="cannot write"):
+            check_writable(tmp_path / name, ".png")
 
 
 def test_checking_leaves_nothing(tmp_path: Path) -> None:

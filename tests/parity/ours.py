@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_zimage import PromptTruncatedWarning, Result, Step, ZImage
@@ -12,6 +13,7 @@ from .cases import Case
 
 @dataclass(frozen=True)
 class Run:
+    embeds: list[np.ndarray]  # the positive captions
     steps: list[np.ndarray]  # latents after each step
     images: list[np.ndarray]  # (H, W, 3) uint8
 
@@ -22,15 +24,7 @@ def run(model: ZImage, case: Case, **changes: object) -> Run:
         events = list(model.stream(**{**case.request, **changes}))
     results = [event for event in events if isinstance(event, Result)]
     return Run(
+        embeds=[np.array(result.prompt_embeds.astype(mx.float32)) for result in results],
         steps=[np.array(event.latents) for event in events if isinstance(event, Step)],
         images=[np.asarray(result.image) for result in results],
     )
-
-
-def embeds(model: ZImage, prompt: str) -> np.ndarray:
-    """The caption of a prompt, from the parts that `stream` uses."""
-    import mlx.core as mx
-
-    ids = model._tokenizer.turn(prompt).ids
-    encoder = model._parts.get("text_encoder")
-    return np.array(encoder(mx.array([ids]))[0].astype(mx.float32))

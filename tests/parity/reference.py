@@ -66,7 +66,7 @@ def _about(device: str, dtype: str, cases: list[Case]) -> dict[str, Any]:
         "device": torch.cuda.get_device_name()
         if device == "cuda"
         else f"{platform.system()} {platform.machine()}",
-        "noise": device,
+        "noise": _noise_kind(device),
         "dtype": dtype,
         "tf32": False,
         "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
@@ -74,6 +74,14 @@ def _about(device: str, dtype: str, cases: list[Case]) -> dict[str, Any]:
         "checkpoint_seed": 0,
         "cases": [asdict(case) | {"request": case.request} for case in cases],
     }
+
+
+def _noise_kind(device: str) -> str:
+    """In the words of our `Request.noise`."""
+    if device == "cpu":
+        return "torch-cpu"
+    card = torch.cuda.get_device_properties(0)
+    return f"torch-cuda:{card.multi_processor_count}x{card.max_threads_per_multi_processor}"
 
 
 if __name__ == "__main__":

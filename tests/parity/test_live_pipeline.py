@@ -26,6 +26,12 @@ def _compare(folder: Path, cases: list[Case], measure: Measure) -> None:
         for a, b in zip(mine.steps, theirs.steps, strict=True):
             error = relative_error(a, b)
             measure(f"latents after every step, {case.kind}", error, limits.LATENTS)
+        for a, b in zip(mine.embeds, theirs.embeds, strict=True):
+            measure(
+                f"text encoder, whole prompt, {case.kind}",
+                relative_error(a, b),
+                limits.TEXT_ENCODER,
+            )
         for a, b in zip(mine.images, theirs.images, strict=True):
             measure(f"pixels off by one, {case.kind}", differing_pixels(a, b), limits.PIXELS)
 

@@ -90,6 +90,13 @@ def test_numpys_global_state_is_left_alone() -> None:
 
 def test_a_card_that_is_not_listed() -> None:
     assert gpu_profile("torch-cuda:84x1536") == GPUS["a6000"]
-    for wrong in ("torch-cuda", "torch-cuda:", "torch-cuda:0x1536", "cuda:4090", "torch-cuda:84x"):
+    for wrong in (
+        "torch-cuda",
+        "torch-cuda:",
+        "torch-cuda:0x1536",
+        "cuda:4090",
+        "torch-cuda:84x",
+        "torch-cuda:84x255",
+    ):
         with pytest.raises(RequestError, match="noise must be 'torch-cpu'"):
             gpu_profile(wrong)

@@ -73,13 +73,25 @@ def test_official_scheduler_file() -> None:
         ({"use_karras_sigmas": True}, "use_karras_sigmas must be false"),
         ({"stochastic_sampling": True}, "stochastic_sampling must be false"),
         ({"time_shift_type": "cubic"}, "'time_shift_type' must be"),
-        ({"shift": "3"}, "'shift' must be a finite number"),
+        ({"shift": "3"}, "'shift' must be a number within 1e9 of 0"),
         ({"shift": 0.0}, "'shift' must be above 0"),
+        ({"shift_terminal": 1.0}, "'shift_terminal' must be from 0 to below 1"),
+        ({"max_image_seq_len": 256}, "'base_image_seq_len' must be below"),
     ],
 )
 def test_refused_files(data: dict[str, object], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         SchedulerConfig.from_dict(data)
+
+
+def test_schedules_that_do_not_exist() -> None:
+    with pytest.raises(RequestError, match="has no schedule of 1 steps"):
+        make_schedule(SchedulerConfig(shift_terminal=0.1), 1, 256)
+
+
+def test_an_absurd_shift_is_noise_to_the_end() -> None:
+    config = SchedulerConfig(use_dynamic_shifting=True, base_shift=1e4, max_shift=1e5)
+    assert make_schedule(config, 3, 256).sigmas.tolist() == [1, 1, 1, 0]
 
 
 def test_refused_kinds() -> None:
