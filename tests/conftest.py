@@ -10,7 +10,7 @@ import pytest
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
 if sys.platform == "linux":
-    # MLX's wheel links the reference BLAS; OpenBLAS, loaded first, is some eighty times faster.
+    # MLX's wheel links the reference BLAS; OpenBLAS, loaded first, takes its place.
     try:
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
     except OSError:
