@@ -130,13 +130,13 @@ class ZImage:
             request = Request.from_dict({"prompt": prompt, **options})
         return self._run(resolve(request, self._checkpoint, self._scheduler))
 
-    @property
-    def _max_tokens(self) -> int:
-        return min(MAX_TOKENS, self._checkpoint.transformer.max_caption_tokens)
-
     def unload(self) -> None:
         """Give the memory back. The next generation loads again."""
         self._parts.clear()
+
+    @property
+    def _max_tokens(self) -> int:
+        return min(MAX_TOKENS, self._checkpoint.transformer.max_caption_tokens)
 
     def _run(self, request: Request) -> Iterator[Event]:
         try:
@@ -240,9 +240,8 @@ class ZImage:
 
     def _check_finite(self, numbers: mx.array, where: str) -> None:
         if not mx.isfinite(numbers).all().item():
-            hint = (
-                'load it with dtype="bfloat16"' if self._parts.dtype == "float16" else "get it anew"
-            )
+            half = self._parts.dtype == "float16"
+            hint = 'load it with dtype="bfloat16"' if half else "download it again"
             raise CheckpointError(
                 f"{self._checkpoint.path} makes numbers that are not finite in {where}: its "
                 f"weights are broken, or they, the latents or the guidance are too large for "

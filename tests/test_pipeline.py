@@ -408,7 +408,9 @@ def test_widths_that_cannot_be_quantized(checkpoint: Callable[[str], Path]) -> N
         ZImage.load(checkpoint("wide"), quantize=4)
 
 
-@pytest.mark.parametrize(("dtype", "hint"), [("float32", "get it anew"), ("float16", "bfloat16")])
+@pytest.mark.parametrize(
+    ("dtype", "hint"), [("float32", "download it again"), ("float16", "bfloat16")]
+)
 def test_numbers_that_overflow(
     checkpoint: Callable[[str], Path], tmp_path: Path, dtype: str, hint: str
 ) -> None:
