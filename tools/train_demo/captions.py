@@ -1,0 +1,133 @@
+"""Words for a scene, in English and in Chinese, in many wordings.
+
+What a caption leaves out is at its default: a medium size, the centre.
+"""
+
+import random
+
+from .scenes import Scene, Thing
+
+PLACES_EN = {
+    ("top", "left"): ("in the top left corner", "at the top left", "in the upper left corner"),
+    ("top", "centre"): ("at the top", "on top", "near the top"),
+    ("top", "right"): ("in the top right corner", "at the top right", "in the upper right corner"),
+    ("centre", "left"): ("on the left", "on the left side", "at the left"),
+    ("centre", "centre"): ("in the centre", "in the middle", "in the center", ""),
+    ("centre", "right"): ("on the right", "on the right side", "at the right"),
+    ("bottom", "left"): (
+        "in the bottom left corner",
+        "at the bottom left",
+        "in the lower left corner",
+    ),
+    ("bottom", "centre"): ("at the bottom", "near the bottom"),
+    ("bottom", "right"): (
+        "in the bottom right corner",
+        "at the bottom right",
+        "in the lower right corner",
+    ),
+}
+SIZES_EN = {
+    "small": ("small", "little", "tiny"),
+    "medium": ("medium", "medium-sized", ""),
+    "large": ("large", "big", "huge"),
+}
+GROUNDS_EN = (
+    "on {a} background",
+    "on {colour}",
+    "against {a} background",
+    "on a plain {colour} background",
+)
+OPENINGS_EN = ("", "", "", "a picture of ", "an image of ", "draw ")
+
+COLOURS_ZH = {
+    "red": "红色",
+    "green": "绿色",
+    "blue": "蓝色",
+    "yellow": "黄色",
+    "white": "白色",
+    "black": "黑色",
+    "orange": "橙色",
+    "purple": "紫色",
+}
+SHAPES_ZH = {
+    "circle": ("圆形", "圆"),
+    "square": ("正方形", "方块"),
+    "triangle": ("三角形",),
+    "star": ("星形", "星星", "五角星"),
+    "ring": ("圆环",),
+    "heart": ("心形", "爱心"),
+    "cross": ("十字", "十字形"),
+}
+SIZES_ZH = {"small": ("小", "小的"), "medium": ("中等大小的", ""), "large": ("大", "大的")}
+PLACES_ZH = {
+    ("top", "left"): ("左上角",),
+    ("top", "centre"): ("上方", "顶部"),
+    ("top", "right"): ("右上角",),
+    ("centre", "left"): ("左侧", "左边"),
+    ("centre", "centre"): ("中央", "中间", ""),
+    ("centre", "right"): ("右侧", "右边"),
+    ("bottom", "left"): ("左下角",),
+    ("bottom", "centre"): ("下方", "底部"),
+    ("bottom", "right"): ("右下角",),
+}
+RELATIONS_ZH = {"left of": ("左边", "左侧"), "above": ("上方", "上面")}
+
+
+def caption(scene: Scene, generator: random.Random, language: str = "en") -> str:
+    return english(scene, generator) if language == "en" else chinese(scene, generator)
+
+
+def english(scene: Scene, generator: random.Random) -> str:
+    things = [_thing_en(thing, generator) for thing in scene.things]
+    colour = scene.background
+    ground = generator.choice(GROUNDS_EN).format(colour=colour, a=_article(colour))
+    if scene.relation:
+        link = {"left of": ("to the left of", "left of"), "above": ("above", "over")}
+        middle = f"{things[0]} {generator.choice(link[scene.relation])} {things[1]}"
+    else:
+        middle = f"{things[0]} {generator.choice(PLACES_EN[scene.place])}".rstrip()
+    if generator.random() < 0.15:
+        text = f"{_article(colour)} background with {middle}"
+    else:
+        text = f"{generator.choice(OPENINGS_EN)}{middle} {ground}"
+    if generator.random() < 0.2:
+        text = text[0].upper() + text[1:]
+    return text + ("." if generator.random() < 0.1 else "")
+
+
+def chinese(scene: Scene, generator: random.Random) -> str:
+    things = [_thing_zh(thing, generator) for thing in scene.things]
+    ground = COLOURS_ZH[scene.background]
+    if scene.relation:
+        side = generator.choice(RELATIONS_ZH[scene.relation])
+        if generator.random() < 0.5:
+            return f"{ground}背景上，{things[0]}在{things[1]}的{side}"
+        return f"{things[0]}在{things[1]}的{side}，{ground}背景"
+    place = generator.choice(PLACES_ZH[scene.place])
+    if generator.random() < 0.5:
+        return f"{ground}背景{place or '上'}的{things[0]}"
+    where = f"在{place}，" if place else "，"
+    return f"{things[0]}{where}{ground}背景"
+
+
+def _article(words: str) -> str:
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _thing_en(thing: Thing, generator: random.Random) -> str:
+    size = generator.choice(SIZES_EN[thing.size])
+    if not thing.is_glyph:
+        return _article(f"{size} {thing.colour} {thing.name}".strip())
+    kind = "digit" if thing.name.isdigit() else "letter"
+    if generator.random() < 0.5:
+        return _article(f"{size} {thing.colour} {kind} {thing.name}".strip())
+    opening = f"the {size} {kind}".replace("  ", " ")
+    return f"{opening} {thing.name} in {thing.colour}"
+
+
+def _thing_zh(thing: Thing, generator: random.Random) -> str:
+    size, colour = generator.choice(SIZES_ZH[thing.size]), COLOURS_ZH[thing.colour]
+    if not thing.is_glyph:
+        return f"{size}{colour}{generator.choice(SHAPES_ZH[thing.name])}"
+    kind = "数字" if thing.name.isdigit() else "字母"
+    return f"{size}{colour}{kind}{thing.name}"
