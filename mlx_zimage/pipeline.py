@@ -122,8 +122,8 @@ class ZImage:
 
     def stream(
         self, prompt: str | Sequence[str] | Request | None = None, **options: Any
-    ) -> Iterator[Event]:
-        """The same as events, as they happen. To cancel, stop asking for the next one."""
+    ) -> Generator[Event, None, None]:
+        """The same as events, as they happen. To cancel, stop asking for the next one, or close."""
         if isinstance(prompt, Request):
             request = Request.from_dict({**vars(prompt), **options})
         else:
@@ -138,7 +138,7 @@ class ZImage:
     def _max_tokens(self) -> int:
         return min(MAX_TOKENS, self._checkpoint.transformer.max_caption_tokens)
 
-    def _run(self, request: Request) -> Iterator[Event]:
+    def _run(self, request: Request) -> Generator[Event, None, None]:
         try:
             positive, negative = yield from self._encode(request)
             latents = yield from self._denoise(request, positive, negative)

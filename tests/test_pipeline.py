@@ -147,7 +147,7 @@ def test_nothing_runs_before_it_is_asked_for(model: ZImage, calls: dict[str, int
         if isinstance(event, Step):
             break
     assert calls["ZImageTransformer.__call__"] == 1
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert calls["ZImageTransformer.__call__"] == 1
 
 
@@ -239,7 +239,7 @@ def test_load_refuses(checkpoint: Callable[[str], Path]) -> None:
     with pytest.raises(RequestError, match="dtype must be one of float32, bfloat16, float16"):
         ZImage.load(folder, dtype="int8")
     with pytest.raises(RequestError, match="memory must be one of"):
-        ZImage.load(folder, memory="tiny")  # type: ignore[arg-type]
+        ZImage.load(folder, memory="tiny")
     with pytest.raises(RequestError, match="quantize must be one of 3, 4, 5, 6, 8, mxfp4"):
         ZImage.load(folder, quantize=7)
     with pytest.raises(CheckpointError, match="no such checkpoint"):
@@ -274,7 +274,7 @@ def test_a_stopped_staged_run_keeps_nothing(checkpoint: Callable[[str], Path]) -
     for kind in (Started, Step):
         events = model.stream("x", **SMALL)
         next(event for event in events if isinstance(event, kind))
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         assert model._parts._loaded == {}
 
 

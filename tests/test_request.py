@@ -112,7 +112,7 @@ def test_arrays_are_kept_as_float32_and_cannot_change() -> None:
 
 
 def test_mlx_arrays_of_any_float_are_taken() -> None:
-    request = Request(prompt_embeds=(mx.ones((3, 4), mx.bfloat16),))  # type: ignore[arg-type]
+    request = Request(prompt_embeds=(mx.ones((3, 4), mx.bfloat16),))
     assert request.prompt_embeds is not None
     assert request.prompt_embeds[0].tolist() == [[1.0] * 4] * 3
 

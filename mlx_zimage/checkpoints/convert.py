@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from .folder import Checkpoint
 from .parts import DTYPES
 from .shards import FLOATS, PICKLES, Entry, read_arrays, read_header, read_json
 
+NEW, OLD = "new", "old"  # within the workspace
 NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
@@ -36,7 +37,7 @@ class Converted:
 
 def convert(
     source: Path, out: Path, *, dtype: str = "bfloat16", force: bool = False
-) -> Iterator[Converted]:
+) -> Generator[Converted, None, None]:
     """Copy the folder with every weight cast to `dtype`."""
     if dtype not in DTYPES:
         raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -44,9 +45,9 @@ def convert(
     source, out = checkpoint.path.resolve(), out.resolve()
     try:
         _check_place(source, out, force)
-        with _workspace(out) as temporary:
-            yield from _write(source, temporary, dtype)
-            _publish(temporary, out)
+        with _workspace(out) as work:
+            yield from _write(source, work, dtype)
+            _publish(work, out)
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error}") from error
 
@@ -74,15 +75,14 @@ def _workspace(out: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise RequestError(f"another run is writing {out}; wait for it") from None
         try:
-            # What a killed run left: the old output goes back, if it died between two renames.
-            if (folder / "old").exists() and not out.exists():
-                (folder / "old").rename(out)
-            for left in folder.iterdir():
+            _put_back(folder / OLD, out)
+            for left in folder.iterdir():  # by a run that was killed
                 shutil.rmtree(left)
-            work = folder / "new"
+            work = folder / NEW
             work.mkdir()
             yield work
         finally:
+            _put_back(folder / OLD, out)
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
@@ -165,14 +165,14 @@ def _write_index(file: Path, target: Path, dtype: str) -> None:
     target.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
-def _publish(temporary: Path, out: Path) -> None:
-    """Into place. What stood there is put back if that fails, and goes last."""
-    old = temporary.with_name("old")
+def _publish(work: Path, out: Path) -> None:
+    """Into place. What stood there waits in the workspace, and goes with it."""
     if out.exists():
-        out.rename(old)
-    try:
-        temporary.rename(out)
-    except BaseException:
-        if old.exists():
-            old.rename(out)
-        raise
+        out.rename(work.with_name(OLD))
+    work.rename(out)
+
+
+def _put_back(old: Path, out: Path) -> None:
+    """The old output, where a run was stopped between two renames."""
+    if old.exists() and not out.exists():
+        old.rename(out)

@@ -118,8 +118,32 @@ def test_the_old_output_comes_back_after_a_kill_between_renames(
     shutil.rmtree(tmp_path / "out")
     events = convert(source, tmp_path / "out")
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     ZImage.load(tmp_path / "out")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("stop", [1, 2])
+def test_interrupted_around_the_renames(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """After the first the old output must come back; after the second the new one stands."""
+    out = copy(source, tmp_path / "out")
+    (out / "transformer/mine").write_text("x")
+    rename, done = Path.rename, []
+
+    def interrupt(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        done.append(self)
+        if len(done) == stop:
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(convert(source, out, force=True))
+    assert (out / "transformer/mine").exists() is (stop == 1)
+    ZImage.load(out)
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -185,7 +209,7 @@ def test_a_broken_write_leaves_the_old_output(
 def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
     events = convert(source, tmp_path / "out")
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert os.listdir(tmp_path) == []
 
 

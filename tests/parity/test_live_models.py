@@ -32,7 +32,7 @@ def _transformers(folder: Path) -> tuple[object, object]:
     return Checkpoint.open(folder).load_transformer(mx.float32, None), theirs.eval()
 
 
-def _forward_error(ours, theirs, captions: list[int], height: int, width: int, t: float) -> float:  # type: ignore[no-untyped-def]
+def _forward_error(ours, theirs, captions: list[int], height: int, width: int, t: float) -> float:
     import torch
 
     config = ours.config

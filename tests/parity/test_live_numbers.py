@@ -68,7 +68,7 @@ def test_legacy_schedule(dynamic: bool, measure: Measure) -> None:
         assert theirs[-2:].tolist() == [0, 0]  # the idle step, which ours leaves out
         tokens = 256 + round(3840 * (1.0 - 0.5) / 0.65)  # where mu is 1, to the rounding
         ours = make_schedule(config, steps, tokens, "legacy").sigmas
-        limit = 1e-4 if dynamic else limits.SCHEDULE  # of that rounding
+        limit = 1e-5 if dynamic else limits.SCHEDULE  # 6.1e-6, of that rounding
         measure(f"legacy sigmas, dynamic {dynamic}", relative_error(ours, theirs[:-1]), limit)
 
 
@@ -90,7 +90,7 @@ def _same_ids(folder: Path, theirs: object) -> None:
     ours = PromptTokenizer.from_folder(folder)
     for text in TEXTS:
         for form in (text, f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"):
-            assert ours.encode(form) == theirs(form).input_ids, form[:80]  # type: ignore[operator]
+            assert ours.encode(form) == theirs(form).input_ids, form[:80]
 
 
 def test_tokens_of_a_small_tokenizer(checkpoint: Callable[[str], Path]) -> None:
