@@ -1,9 +1,13 @@
 """Write a checkpoint in another precision: `python convert.py --help`."""
 
-try:
-    from mlx_zimage.cli import run
+import os
+import signal
 
-    if __name__ == "__main__":
-        run("convert")
-except KeyboardInterrupt:  # while the libraries were loading
-    raise SystemExit(130) from None
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # While the libraries load: raised inside their C++, an exception would abort the process.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
+from mlx_zimage.cli import run
+
+if __name__ == "__main__":
+    run("convert")

@@ -33,6 +33,8 @@ def run(name: str) -> None:
 
 def _run(commands: dict[str, Callable[..., None]]) -> None:
     _open_standard_files()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     for name, command in commands.items():
         app.command(name)(_guarded(command))

@@ -343,7 +343,7 @@ def test_a_dumb_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch
     assert "\x1b" not in seen
 
 
-@pytest.mark.parametrize("delay", [0.12, 0.18, 0.24, 0.3, 0.4])
+@pytest.mark.parametrize("delay", [0.12, 0.14, 0.16, 0.18, 0.24, 0.3, 0.4])
 def test_interrupted_at_any_time(here: Path, small: str, delay: float) -> None:
     """From when our own code is first read; before that, Python itself is still starting."""
     long = ["--prompt", "x", "--model", small, "--steps", "1000", "--output", "a.png"]
