@@ -23,12 +23,9 @@ from mlx.utils import tree_flatten
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
 from mlx_zimage.models.transformer import TransformerConfig, ZImageTransformer
-from mlx_zimage.prompt.tokenizer import ADDED_TOKENS, SPLIT
+from mlx_zimage.prompt.template import CHAT_TEMPLATE
+from mlx_zimage.prompt.tokenizer import byte_level, default_added_tokens
 
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 MERGES = ("t h", "th e", "i n", "e r", "o n", "r e", "re d", "c i", "l e", "Ġ a", "Ġ the", "ä ¸")
 
 
@@ -229,18 +226,13 @@ def write_checkpoint(out: Path, kind: Kind, seed: int = 0) -> Path:
 
 def write_tokenizer(folder: Path) -> None:
     """A byte-level BPE with a few merges, Qwen2's pre-tokenizer and added tokens."""
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+    from tokenizers import pre_tokenizers
     from tokenizers.models import BPE
 
     merges = [tuple(merge.split(" ")) for merge in MERGES]
     words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
-    tokenizer = Tokenizer(BPE({word: i for i, word in enumerate(words)}, merges))
-    tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_tokens([AddedToken(t, normalized=False, special=True) for t in ADDED_TOKENS])
+    tokenizer = byte_level(BPE({word: i for i, word in enumerate(words)}, merges))
+    tokenizer.add_tokens(default_added_tokens())
     folder.mkdir(parents=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write(

@@ -74,6 +74,17 @@ class PromptTokenizer:
         return Tokens(tuple(encoding.ids[:limit]), lost)
 
 
+def byte_level(model: BPE) -> Tokenizer:
+    """Qwen2's way from text to bytes and back, around any vocabulary."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def _from_vocabulary(folder: Path) -> Tokenizer:
     vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
     lines = (folder / "merges.txt").read_text("utf-8").split("\n")
@@ -82,16 +93,15 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
         for left, _, right in (line.partition(" ") for line in lines if line)
         if not left.startswith("#version")
     ]
-    tokenizer = Tokenizer(BPE(vocabulary, merges))
-    tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = byte_level(BPE(vocabulary, merges))
     for token in _added_tokens(folder):
         # Tokens already in the vocabulary keep their id; the others follow it, in order.
         tokenizer.add_tokens([token])
     return tokenizer
+
+
+def default_added_tokens() -> list[AddedToken]:
+    return [AddedToken(text, normalized=False, special=True) for text in ADDED_TOKENS]
 
 
 def _added_tokens(folder: Path) -> list[AddedToken]:
@@ -100,7 +110,7 @@ def _added_tokens(folder: Path) -> list[AddedToken]:
     data = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     listed = data.get("added_tokens_decoder")
     if not listed:
-        return [AddedToken(text, normalized=False, special=True) for text in ADDED_TOKENS]
+        return default_added_tokens()
     return [
         AddedToken(
             entry["content"],
