@@ -1,6 +1,6 @@
 """Words for a scene, in English and in Chinese, in many wordings.
 
-What a caption leaves out is at its default: a medium size, the centre.
+What a caption leaves out is at its default: a medium size, the centre, black, a white background.
 """
 
 import random
@@ -78,7 +78,8 @@ def caption(scene: Scene, generator: random.Random, language: str = "en") -> str
 
 
 def english(scene: Scene, generator: random.Random) -> str:
-    things = [_thing_en(thing, generator) for thing in scene.things]
+    plain = _leaves_out_white(scene, generator)
+    things = [_thing_en(thing, generator, plain) for thing in scene.things]
     colour = scene.background
     ground = generator.choice(GROUNDS_EN).format(colour=colour, a=_article(colour))
     if scene.relation:
@@ -86,7 +87,9 @@ def english(scene: Scene, generator: random.Random) -> str:
         middle = f"{things[0]} {generator.choice(link[scene.relation])} {things[1]}"
     else:
         middle = f"{things[0]} {generator.choice(PLACES_EN[scene.place])}".rstrip()
-    if generator.random() < 0.15:
+    if plain:
+        text = generator.choice(OPENINGS_EN) + middle
+    elif generator.random() < 0.15:
         text = f"{_article(colour)} background with {middle}"
     else:
         text = f"{generator.choice(OPENINGS_EN)}{middle} {ground}"
@@ -96,38 +99,56 @@ def english(scene: Scene, generator: random.Random) -> str:
 
 
 def chinese(scene: Scene, generator: random.Random) -> str:
-    things = [_thing_zh(thing, generator) for thing in scene.things]
-    ground = COLOURS_ZH[scene.background]
+    plain = _leaves_out_white(scene, generator)
+    things = [_thing_zh(thing, generator, plain) for thing in scene.things]
+    ground = "" if plain else f"{COLOURS_ZH[scene.background]}背景"
+    first = generator.random() < 0.5  # the background is named first
     if scene.relation:
         side = generator.choice(RELATIONS_ZH[scene.relation])
-        if generator.random() < 0.5:
-            return f"{ground}背景上，{things[0]}在{things[1]}的{side}"
-        return f"{things[0]}在{things[1]}的{side}，{ground}背景"
+        middle = f"{things[0]}在{things[1]}的{side}"
+        return f"{ground}上，{middle}" if ground and first else _joined(middle, ground)
     place = generator.choice(PLACES_ZH[scene.place])
-    if generator.random() < 0.5:
-        return f"{ground}背景{place or '上'}的{things[0]}"
-    where = f"在{place}，" if place else "，"
-    return f"{things[0]}{where}{ground}背景"
+    if first and (ground or place):
+        return f"{ground}{place or '上'}的{things[0]}"
+    return _joined(f"{things[0]}在{place}" if place else things[0], ground)
+
+
+def _joined(middle: str, ground: str) -> str:
+    return f"{middle}，{ground}" if ground else middle
+
+
+def _leaves_out_white(scene: Scene, generator: random.Random) -> bool:
+    return scene.background == "white" and generator.random() < 0.3
+
+
+def _leaves_out_black(thing: Thing, generator: random.Random, plain: bool) -> bool:
+    """Only where the background is left out as well."""
+    return plain and thing.colour == "black" and generator.random() < 0.5
 
 
 def _article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
-def _thing_en(thing: Thing, generator: random.Random) -> str:
+def _thing_en(thing: Thing, generator: random.Random, plain: bool) -> str:
     size = generator.choice(SIZES_EN[thing.size])
+    colour = "" if _leaves_out_black(thing, generator, plain) else thing.colour
     if not thing.is_glyph:
-        return _article(f"{size} {thing.colour} {thing.name}".strip())
+        return _article(_spaced(size, colour, thing.name))
     kind = "digit" if thing.name.isdigit() else "letter"
     if generator.random() < 0.5:
-        return _article(f"{size} {thing.colour} {kind} {thing.name}".strip())
-    opening = f"the {size} {kind}".replace("  ", " ")
-    return f"{opening} {thing.name} in {thing.colour}"
+        return _article(_spaced(size, colour, kind, thing.name))
+    return _spaced("the", size, kind, thing.name, f"in {colour}" if colour else "")
 
 
-def _thing_zh(thing: Thing, generator: random.Random) -> str:
-    size, colour = generator.choice(SIZES_ZH[thing.size]), COLOURS_ZH[thing.colour]
+def _thing_zh(thing: Thing, generator: random.Random, plain: bool) -> str:
+    size = generator.choice(SIZES_ZH[thing.size])
+    colour = "" if _leaves_out_black(thing, generator, plain) else COLOURS_ZH[thing.colour]
     if not thing.is_glyph:
         return f"{size}{colour}{generator.choice(SHAPES_ZH[thing.name])}"
     kind = "数字" if thing.name.isdigit() else "字母"
     return f"{size}{colour}{kind}{thing.name}"
+
+
+def _spaced(*words: str) -> str:
+    return " ".join(word for word in words if word)

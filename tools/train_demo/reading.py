@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .scenes import COLOURS, COLUMNS, GLYPHS, RADII, ROWS, SHAPES, SMOOTH, Scene, stamp
+from .scenes import COLOURS, COLUMNS, GLYPHS, RADII, ROWS, SHAPES, SMOOTH, Scene, Thing, stamp
 
 SIDE = 32  # of a patch when it is compared
 APART = 60  # levels between a thing and its background
@@ -34,7 +34,8 @@ class Found:
 
     @property
     def size(self) -> str:
-        return min(RADII, key=lambda name: abs(2 * RADII[name] - self.extent))
+        # A shape or glyph fills 0.8 to 1 of its circle.
+        return min(RADII, key=lambda name: abs(1.8 * RADII[name] - self.extent))
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,26 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What of a scene a picture shows. `name` is the shape or the glyph."""
+class Match:
+    """What of one thing was drawn. `name` is the shape or the glyph."""
 
-    background: bool
     colour: bool
     name: bool
+    size: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """What of a scene a picture shows."""
+
+    background: bool
     place: bool
+    things: tuple[Match, ...]  # as the scene has them
 
     @property
     def everything(self) -> bool:
-        return self.background and self.colour and self.name and self.place
+        right = all(match.colour and match.name and match.size for match in self.things)
+        return self.background and self.place and right
 
 
 def read(image: Image.Image) -> Reading:
@@ -77,7 +87,8 @@ def score(scene: Scene, reading: Reading) -> Score:
     found = list(reading.found)
     background = reading.background == scene.background
     if len(found) != len(scene.things):
-        return Score(background, colour=False, name=False, place=False)
+        nothing = Match(colour=False, name=False, size=False)
+        return Score(background, place=False, things=(nothing,) * len(scene.things))
     if scene.relation:
         axis = 0 if scene.relation == "left of" else 1
         found.sort(key=lambda thing: thing.centre[axis])
@@ -85,14 +96,15 @@ def score(scene: Scene, reading: Reading) -> Score:
         place = between[axis] > between[1 - axis]
     else:
         place = found[0].place == scene.place
-    pairs = list(zip(scene.things, found, strict=True))
-    return Score(
-        background=background,
-        colour=all(there.colour == thing.colour for thing, there in pairs),
-        name=all(
-            thing.name == (there.glyph if thing.is_glyph else there.shape) for thing, there in pairs
-        ),
-        place=place,
+    pairs = zip(scene.things, found, strict=True)
+    return Score(background, place, tuple(_match(thing, there) for thing, there in pairs))
+
+
+def _match(thing: Thing, there: Found) -> Match:
+    return Match(
+        colour=there.colour == thing.colour,
+        name=thing.name == (there.glyph if thing.is_glyph else there.shape),
+        size=there.size == thing.size,
     )
 
 
