@@ -37,7 +37,7 @@ def test_training_goes_on_and_ends_in_an_official_folder(
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
-    pictures = next(train_vae.batches(32, seed=5))
+    pictures = next(train_vae.pictures(32, seed=5))
     with torch.no_grad():
         latents = vae.encode(pictures).latent_dist.mode().numpy()
     scaled = (latents - vae.config.shift_factor) * vae.config.scaling_factor
