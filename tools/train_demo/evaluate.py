@@ -1,0 +1,141 @@
+"""Score a demo checkpoint by what it draws, on our port.
+
+    python -m tools.train_demo.evaluate [--model demo] [--count 300] [--out FILE]
+
+Prompts for scenes held out of training, one picture each, 8 steps, the scene's number as the seed;
+`reading` looks at what was drawn. The same scenes are asked for in English and in Chinese, with 8
+and 4 bits, and at other sizes; then the autoencoder alone is held against held-out pictures.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from mlx_zimage import ZImage
+from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoints.hub import locate
+from mlx_zimage.images.pixels import to_image
+
+from .captions import caption
+from .reading import Score, read, score
+from .scenes import Scene, paint, random_scene
+
+OTHER_SIZES = ((96, 96), (160, 112), (112, 192), (192, 192))
+FRAMES = {1: "one thing", 2: "two things"}
+
+
+@dataclass
+class Tally:
+    """Right answers among all, by question."""
+
+    right: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    def add(self, question: str, right: bool) -> None:
+        self.asked[question] = self.asked.get(question, 0) + 1
+        self.right[question] = self.right.get(question, 0) + right
+
+    def add_scene(self, scene: Scene, found: Score, specks: int) -> None:
+        self.add("background", found.background)
+        self.add("place", found.place)
+        for thing, match in zip(scene.things, found.things, strict=True):
+            self.add("colour", match.colour)
+            self.add("glyph" if thing.is_glyph else "shape", match.name)
+            self.add("size", match.size)
+        self.add(FRAMES[len(scene.things)], found.everything)
+        self.add("everything", found.everything)
+        self.add("no specks", specks == 0)
+
+    def share(self, question: str) -> float:
+        return self.right[question] / self.asked[question]
+
+
+def held_out(count: int, seed: int = 1) -> list[Scene]:
+    generator = random.Random(seed)
+    scenes: list[Scene] = []
+    while len(scenes) < count:
+        scene = random_scene(generator)
+        if scene.held_out:
+            scenes.append(scene)
+    return scenes
+
+
+def prompts(scenes: Sequence[Scene], language: str = "en", seed: int = 2) -> list[str]:
+    generator = random.Random(seed)
+    return [caption(scene, generator, language) for scene in scenes]
+
+
+def evaluate(
+    model: ZImage,
+    scenes: Sequence[Scene],
+    language: str = "en",
+    size: tuple[int, int] = (128, 128),
+) -> Tally:
+    tally = Tally()
+    width, height = size
+    for number, (scene, prompt) in enumerate(zip(scenes, prompts(scenes, language), strict=True)):
+        image = model.generate(prompt, width=width, height=height, seed=number).image
+        reading = read(image)
+        tally.add_scene(scene, score(scene, reading), reading.specks)
+    return tally
+
+
+def round_trip(folder: Path, scenes: Sequence[Scene], side: int = 128) -> tuple[float, Tally]:
+    """The autoencoder's PSNR in decibels, of 8-bit pictures, and what is read on them."""
+    vae = Checkpoint.open(folder).load_vae(mx.float32)
+    tally, errors = Tally(), []
+    for scene in scenes:
+        picture = np.asarray(paint(scene, side, side), np.float32)
+        latents = vae.encode(mx.array(picture[None] / 127.5 - 1))
+        image: Image.Image = to_image(vae.decode(latents)[0])
+        reading = read(image)
+        tally.add_scene(scene, score(scene, reading), reading.specks)
+        errors.append(np.square(np.asarray(image, np.float32) - picture).mean())
+    return float(10 * np.log10(255**2 / np.mean(errors))), tally
+
+
+def table(columns: dict[str, Tally]) -> str:
+    """In Markdown, a row for each question."""
+    rows = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for question in next(iter(columns.values())).asked:
+        shares = (f"{tally.share(question):.1%}" for tally in columns.values())
+        rows.append(f"| {question} | " + " | ".join(shares) + " |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--quick", action="store_true", help="English at 128x128 alone")
+    parser.add_argument("--out", type=Path, help="also write the figures there, as JSON")
+    options = parser.parse_args()
+    scenes = held_out(options.count)
+    begun = time.monotonic()
+    model = ZImage.load(options.model)
+    columns = {"English": evaluate(model, scenes)}
+    if not options.quick:
+        columns["Chinese"] = evaluate(model, scenes, "zh")
+        for width, height in OTHER_SIZES:
+            columns[f"{width}x{height}"] = evaluate(model, scenes, size=(width, height))
+        for bits in (8, 4):
+            columns[f"q{bits}"] = evaluate(ZImage.load(options.model, quantize=bits), scenes)
+    psnr, columns["VAE alone"] = round_trip(locate(options.model), scenes)
+    seconds = time.monotonic() - begun
+    print(table(columns))
+    print(f"VAE round trip: {psnr:.2f} dB. {len(scenes)} held-out scenes each, {seconds:.0f} s.")
+    if options.out:
+        shares = {name: {q: tally.share(q) for q in tally.asked} for name, tally in columns.items()}
+        options.out.write_text(json.dumps({"psnr": psnr, **shares}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
