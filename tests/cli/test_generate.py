@@ -345,13 +345,18 @@ def test_a_dumb_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("delay", [0.12, 0.14, 0.16, 0.18, 0.24, 0.3, 0.4])
 def test_interrupted_at_any_time(here: Path, small: str, delay: float) -> None:
-    """From when our own code is first read; before that, Python itself is still starting."""
+    """From when our own code is first read."""
     long = ["--prompt", "x", "--model", small, "--steps", "1000", "--output", "a.png"]
     command = [sys.executable, str(SCRIPT), *long]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        time.sleep(delay)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=30)
+    while True:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            time.sleep(delay)
+            running.send_signal(signal.SIGINT)
+            _, errors = running.communicate(timeout=60)
+        python_was_starting = running.returncode in (1, -signal.SIGINT)
+        if not python_was_starting or SCRIPT.name.encode() in errors or b"mlx" in errors:
+            break
+        delay += 0.1  # a busy machine: none of our lines was reached
     assert running.returncode == 130, errors
     assert b"Traceback" not in errors
     assert os.listdir(here) == []

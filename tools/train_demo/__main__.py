@@ -1,6 +1,6 @@
-"""All of it: autoencoder, tokenizer, transformer with text encoder, the checkpoint, its score.
+"""All of it: autoencoder, tokenizer, text encoder, transformer, the checkpoint, its score.
 
-    python -m tools.train_demo OUT [--vae-minutes 26] [--minutes 85] [--device cuda]
+    python -m tools.train_demo OUT [--vae-minutes 26] [--minutes 240] [--device cuda]
 
 Run again with the same OUT it goes on where it stopped. The checkpoint goes to OUT/demo.
 """
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--vae-minutes", type=float, default=26)
-    parser.add_argument("--minutes", type=float, default=85)
+    parser.add_argument("--minutes", type=float, default=240)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     out = options.out
@@ -26,6 +26,7 @@ def main() -> None:
     _run("train_vae", str(out), "--minutes", str(options.vae_minutes), *device)
     if not (out / "tokenizer").is_dir():
         train_tokenizer(out / "tokenizer")
+    _run("train_reader", str(out), *device)
     _run("train_transformer", str(out), "--minutes", str(options.minutes), *device)
     assemble(out, out / "demo")
     _run("evaluate", "--model", str(out / "demo"), "--out", str(out / "scores.json"))

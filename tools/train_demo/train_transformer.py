@@ -2,10 +2,11 @@
 
     python -m tools.train_demo.train_transformer OUT [--minutes 90] [--device cuda]
 
-OUT holds the trained vae/ and tokenizer/. First the latents of a pool of pictures are written
-there, once. Then the transformer learns to turn noise into them: at a point x = sigma * noise +
-(1 - sigma) * clean it answers clean - noise. Half of the points lie where Turbo's eight steps are,
-the others anywhere under the same shift. Each picture gets new words whenever it comes up.
+OUT holds the trained vae/, tokenizer/ and reader.safetensors. First the latents of a pool of
+pictures are written there, once. Then the transformer learns to turn noise into them: at a point
+x = sigma * noise + (1 - sigma) * clean it answers clean - noise. Most of the points lie where
+Turbo's eight steps are, the others anywhere under the same shift. Each picture gets new words
+whenever it comes up.
 
 Resumable: run it again with the same OUT and it goes on, with a fresh optimizer. It ends with
 transformer/ and text_encoder/ in the official layout, in float32.
@@ -32,6 +33,8 @@ from mlx_zimage.prompt.template import chat
 from .architecture import SCHEDULER, TEXT_ENCODER, TRANSFORMER
 from .captions import caption
 from .scenes import Scene, paint
+from .train_reader import FILE as READER
+from .train_reader import encode, muon_and_adam, new_encoder
 from .train_vae import scenes, to_tensor
 
 MAIN = (128, 128)
@@ -43,9 +46,10 @@ CHINESE, DROPPED = 0.4, 0.1  # shares of the captions
 LONG = 0.08  # share of the batches whose captions take two blocks of 32 tokens
 BLOCK = 32
 STEPS = 8
-MUON, ADAM = 0.02, 2e-3  # learning rates: of the blocks' matrices, of all else
-DECAY = 0.6  # share of the time over which the rates fall to zero, at the end
-CHECKPOINT_SECONDS = 180
+AT_STEPS = 0.7  # share of the samples at the noise levels of the eight steps
+MUON, ADAM = 0.008, 1.5e-3  # learning rates: of the blocks' matrices, of all else
+DECAY = 0.8  # share of the time over which the rates fall to zero, at the end
+CHECKPOINT_SECONDS = 120
 
 
 class Attention:
@@ -86,7 +90,8 @@ class Demo:
     device: str
 
     @classmethod
-    def new(cls, device: str) -> "Demo":
+    def new(cls, device: str, reader: Path | None = None) -> "Demo":
+        """`reader`: what the text encoder has learned already."""
         torch.manual_seed(0)
         transformer = ZImageTransformer2DModel.from_config(TRANSFORMER)
         for block in [*transformer.layers, *transformer.noise_refiner]:
@@ -97,9 +102,9 @@ class Demo:
         nn.init.zeros_(transformer.all_final_layer["2-1"].linear.weight)
         nn.init.normal_(transformer.x_pad_token, std=0.02)
         nn.init.normal_(transformer.cap_pad_token, std=0.02)
-        layers = TEXT_ENCODER["num_hidden_layers"] - 1
-        encoder = Qwen3Model(Qwen3Config(**{**TEXT_ENCODER, "num_hidden_layers": layers}))
-        encoder.norm = nn.Identity()
+        encoder = new_encoder()
+        if reader is not None:
+            encoder.load_state_dict(load_file(reader))
         return cls(transformer.to(device), encoder.to(device), device)
 
     def compile(self) -> None:
@@ -119,10 +124,8 @@ class Demo:
         noise = torch.randn_like(clean)
         level = sigma[:, None, None, None]
         x = level * noise + (1 - level) * clean
-        padded = nn.utils.rnn.pad_sequence([torch.tensor(i) for i in ids], batch_first=True)
         with torch.autocast(self.device, torch.bfloat16):
-            # Causal: what is padded on the right changes nothing before it.
-            hidden = self.text_encoder(padded.to(self.device)).last_hidden_state
+            hidden = encode(self.text_encoder, ids, self.device)
             words = [row[: len(i)] for row, i in zip(hidden, ids, strict=True)]
             out = self.transformer(list(x.unsqueeze(2)), 1 - sigma, words, return_dict=False)[0]
         answer = torch.stack(list(out)).squeeze(2).float()
@@ -187,20 +190,20 @@ class Pool:
 
 
 def sigmas(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Half of them those of the eight steps, half spread under the same shift."""
+    """Most of them those of the eight steps, the others spread under the same shift."""
     shift = SCHEDULER["shift"]
     even = torch.rand(count, generator=generator)
     steps = 1 - torch.randint(STEPS, (count,), generator=generator) / STEPS
-    u = torch.where(torch.arange(count) % 2 == 0, steps, even)
+    u = torch.where(torch.arange(count) < AT_STEPS * count, steps, even)
     return shift * u / (1 + (shift - 1) * u)
 
 
 def train(out: Path, seconds: float, device: str, batch: int, compiled: bool) -> None:
     """The rates fall over the last part of `seconds`, those of earlier runs counted in."""
-    demo, pool = Demo.new(device), Pool(out)
+    demo, pool = Demo.new(device, out / READER), Pool(out)
     if compiled:
         demo.compile()
-    optimizers = _optimizers(demo)
+    optimizers = muon_and_adam(demo.named_parameters(), MUON, ADAM)
     spent, step = _resume(out, demo)
     source, generator = pool.batches(batch, seed=step), torch.Generator().manual_seed(step)
     torch.manual_seed(step)
@@ -227,19 +230,6 @@ def train(out: Path, seconds: float, device: str, batch: int, compiled: bool) ->
     _save(out, demo, spent, step)
     _finish(out, demo)
     print(f"{step} steps in {spent / 60:.1f} min")
-
-
-def _optimizers(demo: Demo) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for what is not one: embeddings, norms, ends."""
-    matrices, others = [], []
-    for name, parameter in demo.named_parameters():
-        inner = any(part in name for part in ("layers.", "refiner."))
-        (matrices if inner and parameter.ndim == 2 else others).append(parameter)
-    muon = torch.optim.Muon([{"params": matrices, "peak": MUON}], lr=MUON, weight_decay=0.0)
-    adam = torch.optim.AdamW(
-        [{"params": others, "peak": ADAM}], lr=ADAM, weight_decay=0.0, betas=(0.9, 0.98)
-    )
-    return [muon, adam]
 
 
 def _finish(out: Path, demo: Demo) -> None:
