@@ -16,6 +16,7 @@ if sys.platform == "linux":
     except OSError:
         print("OpenBLAS is not installed: the tests will be slow", file=sys.stderr)
 
+from mlx_zimage.checkpoints.hub import DEMO
 from tests.make_checkpoint import KINDS, write_checkpoint
 
 MEASURED: dict[str, tuple[float, float]] = {}
@@ -23,8 +24,8 @@ MEASURED: dict[str, tuple[float, float]] = {}
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a kind of random checkpoint, written once. Tests must not change it."""
-    written: dict[str, Path] = {}
+    """A kind of random checkpoint, written once, or the demo. Tests must not change it."""
+    written: dict[str, Path] = {"demo": DEMO}
 
     def folder(kind: str) -> Path:
         if kind not in written:

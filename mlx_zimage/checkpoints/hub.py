@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError, RequestError
 
+DEMO = Path(__file__).parents[1] / "demo"
+"""The checkpoint that comes with the package."""
 NAMES = {"turbo": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"}
 FILES = ["*.json", "*.safetensors", "tokenizer/*"]
 """What a generation needs of a repository: configs, weights and the tokenizer."""
@@ -11,6 +13,8 @@ FILES = ["*.json", "*.safetensors", "tokenizer/*"]
 
 def locate(source: str | Path, *, download: bool = False, revision: str | None = None) -> Path:
     """A folder as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
+    if source == "demo":
+        source = DEMO
     try:
         path = Path(source).expanduser()
         is_folder, exists = path.is_dir(), path.exists()
@@ -28,7 +32,7 @@ def locate(source: str | Path, *, download: bool = False, revision: str | None =
     if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
         raise CheckpointError(
             f"no such checkpoint: {source}; give a folder, a Hub repo id (owner/name), or one of "
-            f"{', '.join(NAMES)}"
+            f"demo, {', '.join(NAMES)}"
         )
     return _from_hub(repo, download, revision)
 

@@ -51,4 +51,10 @@ FULL_WIDTH = [
     Case("full-width-turbo", "full-width", 64, 96),
     Case("full-width-guided", "full-width", 32, 32, {**GUIDED, "cfg_normalization": 1.0}),
 ]
-LIVE_ONLY = [Case("small-512", "small", 512, 512), Case("small-512-wide", "small", 512, 256)]
+LIVE_ONLY = [
+    Case("small-512", "small", 512, 512),
+    Case("small-512-wide", "small", 512, 256),
+    Case("demo", "demo", 128, 128, {"prompt": "a red circle on a blue background"}),
+    Case("demo-other-side", "demo", 160, 96, {"prompt": "白色背景左上角的小的绿色三角形"}),
+    Case("demo-guided", "demo", 128, 128, {**GUIDED, "prompt": "the letter R in white on black"}),
+]

@@ -36,7 +36,7 @@ def _compare(folder: Path, cases: list[Case], measure: Measure) -> None:
             measure(f"pixels off by one, {case.kind}", differing_pixels(a, b), limits.PIXELS)
 
 
-@pytest.mark.parametrize("kind", ["small", "diffusers", "wide"])
+@pytest.mark.parametrize("kind", ["small", "diffusers", "wide", "demo"])
 def test_tiny(kind: str, checkpoint: Callable[[str], Path], measure: Measure) -> None:
     cases = [case for case in (*TINY, *LIVE_ONLY) if case.kind == kind]
     _compare(checkpoint(kind), cases, measure)

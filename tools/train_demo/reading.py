@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from .scenes import COLOURS, COLUMNS, GLYPHS, RADII, ROWS, SHAPES, SMOOTH, Scene, Thing, stamp
 
@@ -78,7 +78,7 @@ def read(image: Image.Image) -> Reading:
     return Reading(
         background=_nearest(ground),
         found=tuple(_describe(pixels, ground, mask) for mask in things),
-        specks=len(patches) - len(things),
+        specks=_specks([mask for mask in patches if mask.mean() < LEAST], things),
     )
 
 
@@ -110,6 +110,15 @@ def _match(thing: Thing, there: Found) -> Match:
 
 def _nearest(colour: np.ndarray) -> str:
     return min(COLOURS, key=lambda name: float(np.square(colour - COLOURS[name]).sum()))
+
+
+def _specks(small: list[np.ndarray], things: list[np.ndarray]) -> int:
+    """But for those that touch a thing nearly: the tips of a star."""
+    near = np.zeros((1, 1), bool)
+    if things:
+        whole = Image.fromarray((np.any(things, axis=0) * 255).astype(np.uint8))
+        near = np.asarray(whole.filter(ImageFilter.MaxFilter(5))) > 0
+    return sum(not (mask & near).any() for mask in small)
 
 
 def _patches(away: np.ndarray) -> list[np.ndarray]:
