@@ -8,7 +8,7 @@ import typer
 from ..checkpoints.convert import convert as run
 from ..checkpoints.hub import locate
 
-SOURCE = "A name (turbo, base), a Hub repo id, or a folder in the official layout."
+SOURCE = "A name (demo, turbo, base), a Hub repo id, or a folder in the official layout."
 
 
 def convert(

@@ -20,7 +20,7 @@ from ..sampling.noise import random_seed
 from .progress import Reporter, reporter
 
 PROMPT = "What to draw."
-MODEL = "A name (turbo, base), a Hub repo id, or a folder in the official layout."
+MODEL = "A name (demo, turbo, base), a Hub repo id, or a folder in the official layout."
 QUANT = "Quantize the weights on loading: 3, 4, 5, 6, 8, mxfp4, mxfp8 or nvfp4."
 SEED = "One picture for each: --seed 1 2 3. Drawn at random and shown if left out."
 GUIDANCE = "Strength of the negative prompt; 0 is off. ComfyUI's cfg minus 1."
