@@ -10,4 +10,4 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 from mlx_zimage.cli import run
 
 if __name__ == "__main__":
-    run("convert")
+    run("convert", "verify")

@@ -15,10 +15,11 @@ from typing import Any, Literal, overload
 import mlx.core as mx
 import numpy as np
 
-from .checkpoints.folder import Checkpoint, Part
+from .checkpoints.folder import Checkpoint
 from .checkpoints.hub import locate
 from .checkpoints.parts import Parts
 from .checkpoints.shards import read_json
+from .checkpoints.tensors import Part
 from .errors import CheckpointError, LoraError, OutOfMemoryError
 from .images.pixels import to_image
 from .models.transformer import Conditioning, ZImageTransformer
@@ -77,7 +78,9 @@ class ZImage:
         download: bool = False,
         revision: str | None = None,
     ) -> "ZImage":
-        """Open a checkpoint: a name, a Hub repo id, or a folder in the official layout.
+        """Open a checkpoint: a name, a Hub repo id, a folder in the official layout, or a file.
+
+        What a single file lacks comes from Turbo, which must be on this machine then.
 
         Configs and file headers are checked now; weights are read when first needed. Nothing is
         downloaded unless `download` is true. `dtype` ("bfloat16", "float16", "float32") is bfloat16

@@ -26,6 +26,7 @@ from mlx_zimage import (
     ZImage,
 )
 from mlx_zimage.checkpoints.parts import device_memory
+from mlx_zimage.checkpoints.tensors import PARTS
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
 from tests.checkpoints.broken import copy, edit_json
@@ -255,9 +256,7 @@ def test_memory(checkpoint: Callable[[str], Path], memory: Any) -> None:
     first = model.generate("x", **options)
     gc.collect()
     kept = mx.get_active_memory() - before
-    size = sum(
-        entry.count * 4 for part in model._checkpoint.weights.values() for entry in part.values()
-    )
+    size = sum(model._checkpoint.size(part, mx.float32, {}) for part in PARTS)
     if memory == "resident":
         assert kept >= size
     else:

@@ -1,55 +1,192 @@
-"""A checkpoint folder in another precision: the same layout, the same keys, file by file.
+"""A checkpoint in another precision: the official layout, quantized or not.
 
-Written to a hidden sibling and renamed at the end, so a broken run leaves nothing that loads. One
-tensor is in memory at a time.
+Written to a hidden sibling and renamed at the end, so a broken run leaves nothing that loads. Some
+rows of one tensor are in memory at a time.
 """
 
 import fcntl
-import json
 import os
 import shutil
-import struct
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
-import numpy as np
 
 from ..errors import CheckpointError, RequestError
 from .folder import Checkpoint
 from .parts import DTYPES
-from .shards import FLOATS, PICKLES, Entry, read_arrays, read_header, read_json
+from .quantize import Packings, Quantization, stored
+from .shards import PICKLES, read_json
+from .tensors import PARTS, Part
+from .writer import Output, digest, outputs, write, write_json
 
 NEW, OLD = "new", "old"  # within the workspace
-NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+MANIFEST = "mlx_zimage.json"
+STEMS = {"text_encoder": "model"}  # of weight files; else diffusers' own
+STEM = "diffusion_pytorch_model"
+WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf", ".onnx", *PICKLES)
 
 
 @dataclass(frozen=True)
-class Converted:
-    """One weight file is done."""
+class Written:
+    """So many bytes of a part are written."""
 
-    file: str
-    number: int
+    part: Part
+    done: int
     total: int
 
 
-def convert(
-    source: Path, out: Path, *, dtype: str = "bfloat16", force: bool = False
-) -> Generator[Converted, None, None]:
-    """Copy the folder with every weight cast to `dtype`."""
-    if dtype not in DTYPES:
-        raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
-    checkpoint = Checkpoint.open(source)  # so that a broken folder fails here, with its reason
-    source, out = checkpoint.path.resolve(), out.resolve()
+@dataclass(frozen=True)
+class Plan:
+    """What will be written, and how large it is."""
+
+    checkpoint: Checkpoint
+    dtype: str
+    packings: dict[Part, Packings]
+
+    @classmethod
+    def of(
+        cls,
+        source: Path,
+        *,
+        quantize: int | str | None = None,
+        group_size: int | None = None,
+        dtype: str = "bfloat16",
+        only: str | None = None,
+        base: str | Path = "turbo",
+    ) -> "Plan":
+        if dtype not in DTYPES:
+            raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
+        if only is not None and only not in PARTS:
+            raise RequestError(f"only must be one of {', '.join(PARTS)}, not {only!r}")
+        if group_size is not None and quantize is None:
+            raise RequestError("a group size is for quantizing; say how many bits as well")
+        checkpoint = Checkpoint.open(
+            source, base
+        )  # so that a broken one fails here, with its reason
+        chosen: dict[Part, Packings] = {}
+        for part in [part for part in PARTS if only in (None, part)]:
+            tensors = checkpoint.weights[part]
+            if quantize is None:
+                chosen[part] = stored(tensors)
+            else:
+                chosen[part] = Quantization.parse(quantize, group_size).choose(part, tensors)
+        return cls(checkpoint, dtype, chosen)
+
+    def outputs(self, part: Part) -> list[Output]:
+        tensors = self.checkpoint.weights[part]
+        return outputs(tensors, self.packings[part], DTYPES[self.dtype])
+
+    def size(self, part: Part) -> int:
+        return sum(output.size for output in self.outputs(part))
+
+    def count(self, part: Part) -> int:
+        return sum(tensor.count for tensor in self.checkpoint.weights[part].values())
+
+
+def convert(plan: Plan, out: Path, *, force: bool = False) -> Generator[Written, None, None]:
+    """Write the checkpoint, or the part of it, that the plan names."""
+    source, home = plan.checkpoint.path.resolve(), plan.checkpoint.home.resolve()
+    out = out.resolve()
     try:
         _check_place(source, out, force)
+        _check_place(home, out, force)
         with _workspace(out) as work:
-            yield from _write(source, work, dtype)
+            _copy_files(home, work, plan)
+            for part, packings in plan.packings.items():
+                yield from _write_part(plan, part, work)
+                _write_config(home / part / "config.json", work / part, plan.dtype, packings)
+            _write_manifest(source, work, plan)
             _publish(work, out)
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error}") from error
+
+
+def verify(folder: Path) -> Generator[str, None, None]:
+    """Files against the manifest's hashes, then shapes, then every number: each name when done."""
+    said = read_json(folder / MANIFEST).get("files")
+    if not isinstance(said, dict):
+        raise CheckpointError(f"{folder / MANIFEST} lists no files")
+    for name, entry in sorted(said.items()):
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{folder} lacks {name}, which {MANIFEST} lists")
+        if not isinstance(entry, dict) or digest(file) != entry.get("sha256"):
+            raise CheckpointError(f"{file} is not the file that was written; convert again")
+        yield name
+    checkpoint = Checkpoint.open(folder)
+    for part in PARTS:
+        for tensor in checkpoint.weights[part].values():
+            for start, stop in tensor.spans():
+                if not mx.isfinite(tensor.rows(start, stop)).all().item():
+                    raise CheckpointError(f"{tensor.where} holds numbers that are not finite")
+        yield part
+
+
+def _write_part(plan: Plan, part: Part, work: Path) -> Iterator[Written]:
+    items = plan.outputs(part)
+    total, done = sum(item.size for item in items), 0
+    (work / part).mkdir(parents=True, exist_ok=True)
+    for size in write(work / part, STEMS.get(part, STEM), items):
+        done += size
+        yield Written(part, done, total)
+
+
+def _write_config(config: Path, folder: Path, dtype: str, packings: Packings) -> None:
+    """With the type of the weights where transformers names it, and how they are quantized."""
+    data = read_json(config)
+    data |= dict.fromkeys([key for key in ("torch_dtype", "dtype") if key in data], dtype)
+    for name in ("quantization", "quantization_config"):
+        data.pop(name, None)
+    if packings:
+        block = describe(packings)
+        data |= {"quantization": block, "quantization_config": block}
+    write_json(folder / "config.json", data)
+
+
+def describe(packings: Packings) -> dict[str, Any]:
+    """As mlx-lm writes it: how most layers are quantized, then those that are otherwise."""
+    (usual, _), *_ = Counter(packings.values()).most_common(1)
+    others = {path: asdict(packing) for path, packing in packings.items() if packing != usual}
+    return asdict(usual) | others
+
+
+def _copy_files(source: Path, work: Path, plan: Plan) -> None:
+    """All that is neither weights nor written anew."""
+    whole = set(plan.packings) == set(PARTS)
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        name = file.relative_to(source)
+        if any(part.startswith(".") for part in name.parts) or file.name.endswith(WEIGHTS):
+            continue
+        if file.name != MANIFEST and (whole or name.parts[0] in plan.packings):
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, work / name)
+
+
+def _write_manifest(source: Path, work: Path, plan: Plan) -> None:
+    files = {
+        str(file.relative_to(work)): {"size": file.stat().st_size, "sha256": digest(file)}
+        for file in sorted(work.rglob("*"))
+        if file.is_file()
+    }
+    recipe: Mapping[str, Any] = {
+        part: describe(packings) if packings else None for part, packings in plan.packings.items()
+    }
+    revision = source.name if source.parent.name == "snapshots" else None
+    content = {
+        "source": source.parents[1].name if revision else source.name,
+        "revision": revision,
+        "dtype": plan.dtype,
+        "recipe": recipe,
+        "versions": {name: version(name) for name in ("mlx", "mlx-zimage")},
+        "files": files,
+    }
+    write_json(work / MANIFEST, content)
 
 
 def _check_place(source: Path, out: Path, force: bool) -> None:
@@ -86,83 +223,6 @@ def _workspace(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
-
-
-def _write(source: Path, out: Path, dtype: str) -> Iterator[Converted]:
-    weights = []
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        name = file.relative_to(source)
-        if any(part.startswith(".") for part in name.parts) or file.suffix in PICKLES:
-            continue
-        if file.suffix == ".safetensors":
-            weights.append(name)
-            continue
-        target = out / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if file.name.endswith(".safetensors.index.json"):
-            _write_index(file, target, dtype)
-        else:
-            shutil.copyfile(file, target)
-    for number, name in enumerate(weights, 1):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        _write_shard(source / name, out / name, dtype)
-        yield Converted(str(name), number, len(weights))
-    _name_dtype(out / "text_encoder" / "config.json", dtype)
-
-
-def _name_dtype(config: Path, dtype: str) -> None:
-    """Where transformers' config names the type of its weights."""
-    data = read_json(config)
-    named = [key for key in ("torch_dtype", "dtype") if key in data]
-    if named:
-        data |= dict.fromkeys(named, dtype)
-        config.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
-
-
-def _write_shard(file: Path, target: Path, dtype: str) -> None:
-    """Header first, as all lengths are known, then tensor after tensor."""
-    entries = read_header(file)
-    ordered = sorted(entries.items(), key=lambda item: item[1].start)
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for key, entry in ordered:
-        if entry.dtype not in FLOATS:
-            raise CheckpointError(f"{file}: tensor '{key}' must be a float, not {entry.dtype}")
-        end = offset + entry.count * DTYPES[dtype].size
-        header[key] = {
-            "dtype": NAMES[dtype],
-            "shape": list(entry.shape),
-            "data_offsets": [offset, end],
-        }
-        offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with target.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for key, array in read_arrays(dict(ordered)):
-            cast = array.astype(DTYPES[dtype])
-            if not mx.isfinite(cast).all().item():
-                raise CheckpointError(
-                    f"{file}: tensor '{key}' holds numbers that are not finite or that {dtype} "
-                    "cannot hold; try bfloat16"
-                )
-            out.write(_bytes(cast))
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _bytes(array: mx.array) -> bytes:
-    return np.array(mx.view(array.reshape(-1), mx.uint8)).tobytes()
-
-
-def _write_index(file: Path, target: Path, dtype: str) -> None:
-    index = json.loads(file.read_text("utf-8"))
-    entries: list[Entry] = []
-    for name in sorted(set(index["weight_map"].values())):
-        entries += read_header(file.parent / name).values()
-    total = sum(entry.count for entry in entries) * DTYPES[dtype].size
-    index["metadata"] = {**index.get("metadata", {}), "total_size": total}
-    target.write_text(json.dumps(index, indent=2) + "\n", "utf-8")
 
 
 def _publish(work: Path, out: Path) -> None:

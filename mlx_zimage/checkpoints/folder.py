@@ -5,43 +5,48 @@ a key or a config field fails at once, before a weight is read. Loading streams:
 time is cast, turned and quantized, and what it came from is dropped.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import TypeVar, cast
 
 import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, ZImageError
 from ..models.autoencoder import Autoencoder, AutoencoderConfig
 from ..models.text_encoder import TextEncoder, TextEncoderConfig, needed_for_encoding
 from ..models.transformer import TransformerConfig, ZImageTransformer
-from .quantize import Quantization
-from .shards import FLOATS, Entry, find_weights, read_arrays, read_json
+from .formats import read_files
+from .hub import locate
+from .quantize import Packings, Quantization, pack, prepare, stored
+from .shards import FLOATS, find_weights, read_json, tensors
+from .tensors import PARTS, Packing, Part, Tensor
+from .writer import outputs
 
-Part = Literal["text_encoder", "transformer", "vae"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     path: Path
+    home: Path  # the folder with the configs, the tokenizer and the scheduler
     text_encoder: TextEncoderConfig
     transformer: TransformerConfig
     vae: AutoencoderConfig
-    weights: dict[Part, dict[str, Entry]]  # only what a generation needs
+    weights: dict[Part, dict[str, Tensor]]
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
-        if not path.is_dir():
-            raise CheckpointError(
-                f"a checkpoint must be a folder in the official layout, and {path} is none"
-            )
-        text_encoder = TextEncoderConfig.from_dict(*_config(path, "text_encoder"))
-        transformer = TransformerConfig.from_dict(*_config(path, "transformer"))
-        vae = AutoencoderConfig.from_dict(*_config(path, "vae"))
+    def open(cls, path: Path, base: str | Path = "turbo") -> "Checkpoint":
+        """A folder in the official layout; or other files, that have what they lack from `base`."""
+        is_official = path.is_dir() and any((path / part).is_dir() for part in PARTS)
+        found = {} if is_official else read_files(path)
+        home = _base(path, [*found], base) if found else path
+        configs = {part: read_json(home / part / "config.json") for part in PARTS}
+        where = {part: str(home / part / "config.json") for part in PARTS}
+        text_encoder = TextEncoderConfig.from_dict(configs["text_encoder"], where["text_encoder"])
+        transformer = TransformerConfig.from_dict(configs["transformer"], where["transformer"])
+        vae = AutoencoderConfig.from_dict(configs["vae"], where["vae"])
         if transformer.cap_feat_dim != text_encoder.hidden_size:
             raise CheckpointError(
                 f"{path}: the transformer takes captions {transformer.cap_feat_dim} wide, the "
@@ -52,20 +57,14 @@ class Checkpoint:
                 f"{path}: the transformer has {transformer.in_channels} latent channels, the VAE "
                 f"{vae.latent_channels}; they are of two models"
             )
-        encoder_weights = _prefixed(find_weights(path / "text_encoder"))
-        weights: dict[Part, dict[str, Entry]] = {
-            "text_encoder": {
-                key: entry
-                for key, entry in encoder_weights.items()
-                if needed_for_encoding(key, text_encoder)
-            },
-            "transformer": find_weights(path / "transformer"),
-            "vae": find_weights(path / "vae"),
+        weights: dict[Part, dict[str, Tensor]] = {
+            part: found.get(part) or tensors(find_weights(home / part), configs[part])
+            for part in PARTS
         }
-        checkpoint = cls(path, text_encoder, transformer, vae, weights)
-        checkpoint._check("text_encoder", lambda: TextEncoder(text_encoder))
-        checkpoint._check("transformer", lambda: ZImageTransformer(transformer))
-        checkpoint._check("vae", lambda: Autoencoder(vae))
+        weights["text_encoder"] = _prefixed(weights["text_encoder"])
+        checkpoint = cls(path, home, text_encoder, transformer, vae, weights)
+        for part in PARTS:
+            checkpoint._check(part)
         return checkpoint
 
     @property
@@ -75,62 +74,80 @@ class Checkpoint:
 
     @property
     def scheduler_file(self) -> Path:
-        return self.path / "scheduler" / "scheduler_config.json"
+        return self.home / "scheduler" / "scheduler_config.json"
 
     @property
     def tokenizer_folder(self) -> Path:
-        return self.path / "tokenizer"
+        return self.home / "tokenizer"
 
     def load_text_encoder(self, dtype: mx.Dtype, quantization: Quantization | None) -> TextEncoder:
-        model = _built(lambda: TextEncoder(self.text_encoder), quantization)
-        return self._fill("text_encoder", model, dtype, quantization)
+        return self._load("text_encoder", TextEncoder(self.text_encoder), dtype, quantization)
 
     def load_transformer(
         self, dtype: mx.Dtype, quantization: Quantization | None
     ) -> ZImageTransformer:
-        model = _built(lambda: ZImageTransformer(self.transformer), quantization)
-        return self._fill("transformer", model, dtype, quantization)
+        return self._load("transformer", ZImageTransformer(self.transformer), dtype, quantization)
 
     def load_vae(self, dtype: mx.Dtype) -> Autoencoder:
-        return self._fill("vae", _built(lambda: Autoencoder(self.vae)), dtype, None)
+        return self._load("vae", Autoencoder(self.vae), dtype, None)
 
-    def check_quantizable(self, quantization: Quantization) -> None:
-        """Refuse widths that do not fit, before a weight is read."""
-        _built(lambda: TextEncoder(self.text_encoder), quantization)
-        _built(lambda: ZImageTransformer(self.transformer), quantization)
+    def needed(self, part: Part) -> dict[str, Tensor]:
+        """What a generation uses of the part."""
+        found = self.weights[part]
+        if part == "text_encoder":
+            return {k: t for k, t in found.items() if needed_for_encoding(k, self.text_encoder)}
+        return found
 
-    def size(self, part: Part, dtype: mx.Dtype, quantization: Quantization | None) -> int:
-        """Bytes the part takes in memory once loaded, to within the quantization's exceptions."""
-        count = sum(entry.count for entry in self.weights[part].values())
-        bits = 8.0 * dtype.size
-        if quantization is not None and part != "vae":
-            bits = quantization.bits_per_weight
-        return int(count * bits / 8)
+    def packings(self, part: Part, quantization: Quantization | None) -> Packings:
+        """As asked for, else as the files have them."""
+        if quantization is None:
+            return stored(self.needed(part))
+        return quantization.choose(part, self.needed(part))
 
-    def _fill(
-        self, part: Part, model: Model, dtype: mx.Dtype, quantization: Quantization | None
+    def size(self, part: Part, dtype: mx.Dtype, packings: Packings) -> int:
+        """Bytes the part takes in memory once loaded: what it would take on disk."""
+        return sum(output.size for output in outputs(self.needed(part), packings, dtype))
+
+    def _empty(self, part: Part) -> nn.Module:
+        """The part's model, without its weights."""
+        if part == "text_encoder":
+            return TextEncoder(self.text_encoder)
+        return (
+            ZImageTransformer(self.transformer) if part == "transformer" else Autoencoder(self.vae)
+        )
+
+    def _load(
+        self,
+        part: Part,
+        model: Model,
+        dtype: mx.Dtype,
+        quantization: Quantization | None,
     ) -> Model:
+        packings = self.packings(part, quantization)
+        prepare(model, packings)
         filled: list[tuple[str, mx.array]] = []
-        for key, array in read_arrays(self.weights[part]):
-            turned = _turned(array.astype(dtype))
-            tensors = quantization.pack(model, key, turned) if quantization else [(key, turned)]
-            mx.eval([value for _, value in tensors])
-            filled += tensors
+        for key, tensor in sorted(self.needed(part).items(), key=lambda item: item[1].place):
+            path = key.removesuffix(".weight")
+            if path in packings:
+                filled += _packed(path, tensor, packings[path], dtype)
+            else:
+                filled.append((key, _turned(tensor.read().astype(dtype))))
+            mx.eval(filled[-1][1])
         model.load_weights(filled, strict=True)
         return model
 
-    def _check(self, part: Part, build: Callable[[], nn.Module]) -> None:
+    def _check(self, part: Part) -> None:
         """The keys, shapes and types in the files against the model's own."""
         try:
-            model = _built(build)
+            model = self._empty(part)
         except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-            file = self.path / part / "config.json"
+            file = self.home / part / "config.json"
             raise CheckpointError(
                 f"{file} describes no model that can be built: {error}"
             ) from error
         parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
         expected = {key: _official(value.shape) for key, value in parameters}
-        folder, found = self.path / part, self.weights[part]
+        folder, found = self.path / part, self.needed(part)
         if missing := [key for key in expected if key not in found]:
             raise CheckpointError(
                 f"{folder} lacks {_some(missing)}; the files are incomplete or of another model"
@@ -140,33 +157,49 @@ class Checkpoint:
                 f"{folder} holds {_some(unknown)}, unknown to this model; "
                 "the files are of another model, or config.json is"
             )
-        for key, entry in found.items():
-            if entry.shape != expected[key]:
+        for key, tensor in found.items():
+            if tensor.shape != expected[key]:
                 raise CheckpointError(
-                    f"{entry.file}: tensor '{key}' must have the shape {expected[key]}, "
-                    f"not {entry.shape}; the file is of another model, or config.json is"
+                    f"{tensor.where} must have the shape {expected[key]}, not {tensor.shape}; "
+                    "the file is of another model, or config.json is"
                 )
-            if entry.dtype not in FLOATS:
+        for tensor in self.weights[part].values():
+            if not tensor.readable:
                 raise CheckpointError(
-                    f"{entry.file}: tensor '{key}' must be one of {', '.join(FLOATS)}, "
-                    f"not {entry.dtype}; this kind of file cannot be read yet"
+                    f"{tensor.where} must be one of {', '.join(FLOATS)}, not {tensor.kind}; "
+                    "this kind of file cannot be read yet"
                 )
 
 
-def _built(build: Callable[[], Model], quantization: Quantization | None = None) -> Model:
-    """A model whose weights are still to come."""
-    model = build()
-    if quantization is not None:
-        quantization.prepare(model)
-    return model
+def _packed(
+    path: str, tensor: Tensor, packing: Packing, dtype: mx.Dtype
+) -> list[tuple[str, mx.array]]:
+    """Quantized piece by piece: the whole of its numbers is never in memory."""
+    pieces: list[list[mx.array]] = []
+    for start, stop in tensor.spans():
+        pieces.append(pack(tensor, packing, dtype, start, stop))
+        mx.eval(pieces[-1])
+    filled = []
+    for name, arrays in zip(packing.names, zip(*pieces, strict=True), strict=True):
+        whole = mx.concatenate(list(arrays)) if len(arrays) > 1 else arrays[0]
+        cast = whole.astype(dtype) if whole.dtype in FLOATS.values() else whole
+        filled.append((f"{path}.{name}", cast))
+    return filled
 
 
-def _config(path: Path, part: Part) -> tuple[dict[str, object], str]:
-    file = path / part / "config.json"
-    return read_json(file), str(file)
+def _base(path: Path, found: list[Part], base: str | Path) -> Path:
+    """Where configs, tokenizer, scheduler and missing parts come from."""
+    needed = f"{path} holds {', '.join(found)} alone; the rest must come from a base"
+    try:
+        home = locate(base)
+    except ZImageError as error:
+        raise CheckpointError(f"{needed}: {error}") from error
+    if not home.is_dir():
+        raise CheckpointError(f"{needed} in the official layout, and {home} is none")
+    return home
 
 
-def _prefixed(entries: dict[str, Entry]) -> dict[str, Entry]:
+def _prefixed(entries: dict[str, Tensor]) -> dict[str, Tensor]:
     """Text encoders saved without their language-model shell lack the official prefix."""
     if any(key.startswith("model.") for key in entries):
         return entries

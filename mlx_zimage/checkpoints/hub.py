@@ -12,27 +12,25 @@ FILES = ["*.json", "*.safetensors", "tokenizer/*"]
 
 
 def locate(source: str | Path, *, download: bool = False, revision: str | None = None) -> Path:
-    """A folder as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
+    """A path as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
     if source == "demo":
         source = DEMO
     try:
         path = Path(source).expanduser()
-        is_folder, exists = path.is_dir(), path.exists()
+        exists = path.exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, no such home
         raise CheckpointError(f"no such checkpoint: {str(source)[:80]!r}: {error}") from error
-    if is_folder:
+    if exists:
         if download or revision is not None:
             raise RequestError(
-                f"download and revision are for the Hub, and {path} is a folder; leave them out"
+                f"download and revision are for the Hub, and {path} is here; leave them out"
             )
         return path
-    if exists:
-        raise CheckpointError(f"a checkpoint must be a folder in the official layout, not {path}")
     repo = NAMES.get(str(source), str(source))
     if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
         raise CheckpointError(
-            f"no such checkpoint: {source}; give a folder, a Hub repo id (owner/name), or one of "
-            f"demo, {', '.join(NAMES)}"
+            f"no such checkpoint: {source}; give a folder, a file, a Hub repo id (owner/name), or "
+            f"one of demo, {', '.join(NAMES)}"
         )
     return _from_hub(repo, download, revision)
 
@@ -51,7 +49,7 @@ def _from_hub(repo: str, download: bool, revision: str | None) -> Path:
         at = f" --revision {revision}" if revision else ""
         raise DownloadError(
             f"{repo} is not on this machine, and nothing is downloaded unasked; "
-            f"run: hf download {repo}{at}"
+            f"run: hf download {repo}{at} (the model named demo is here already)"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

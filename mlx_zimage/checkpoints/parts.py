@@ -10,8 +10,9 @@ from ..errors import RequestError
 from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder
 from ..models.transformer import ZImageTransformer
-from .folder import Checkpoint, Part
+from .folder import Checkpoint
 from .quantize import Quantization
+from .tensors import PARTS, Part
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 MEMORY = ("auto", "resident", "staged")
@@ -33,16 +34,16 @@ class Parts:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if memory not in MEMORY:
             raise RequestError(f"memory must be one of {', '.join(MEMORY)}, not {memory!r}")
-        if quantization is not None:
-            checkpoint.check_quantizable(quantization)
         kind = DTYPES[self.dtype]
+        size = 0
+        for part in PARTS:  # what does not fit the quantization is refused before a weight is read
+            size += checkpoint.size(part, kind, checkpoint.packings(part, quantization))
         self._loaders: dict[Part, Callable[[], Loaded]] = {
             "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization),
             "transformer": lambda: checkpoint.load_transformer(kind, quantization),
             "vae": lambda: checkpoint.load_vae(kind),
         }
         if memory == "auto":
-            size = sum(checkpoint.size(part, kind, quantization) for part in self._loaders)
             memory = "resident" if size <= RESIDENT_SHARE * device_memory() else "staged"
         self.memory = memory
         self._loaded: dict[Part, Loaded] = {}

@@ -1,9 +1,15 @@
 """Which layers are quantized, and how.
 
-The recipe: every matrix of the blocks and the text encoder is; what is small and sensitive stays at
-16 bit (embedders, timestep MLP, modulation, final layer, norms, pad tokens), and so does the VAE.
+The recipe: every matrix of the transformer's blocks and of the text encoder is; what is small and
+sensitive stays at 16 bit (embedders, timestep MLP, modulation, final layer, norms, pad tokens), and
+so does the VAE.
+
+At 3 to 6 bits the scale and the bias of each group are searched for: clipping an end of the group a
+little, and fitting both to the numbers that result, brings the rest nearer. The format and MLX's
+kernels stay what they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,74 +17,164 @@ import mlx.core as mx
 from mlx import nn
 
 from ..errors import RequestError
+from .tensors import GROUP_SIZES, Packing, Part, Tensor
 
-KEPT = ("all_x_embedder", "cap_embedder", "t_embedder", "adaLN_modulation", "all_final_layer")
-GROUPS = {"affine": 64, "mxfp4": 32, "mxfp8": 32, "nvfp4": 16}
-WIDTH_MULTIPLE = 64  # of the largest group; MLX's kernels want no less of the smaller ones
-BITS = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
-AFFINE_BITS = (3, 4, 5, 6, 8)
-CHOICES = (*AFFINE_BITS, *BITS)
+KEPT = {
+    "transformer": (
+        "all_x_embedder",
+        "cap_embedder",
+        "t_embedder",
+        "adaLN_modulation",
+        "all_final_layer",
+    ),
+    "text_encoder": (),
+}
+"""By part: what stays at 16 bit. Of the other parts, all does."""
+WIDTH_MULTIPLE = 64  # MLX's kernels want no less, whatever the group
+MODES = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
+BITS = (3, 4, 5, 6, 8)
+CHOICES: tuple[int | str, ...] = (*BITS, *MODES)
+
+Packings = Mapping[str, Packing]
+"""The layers of a part that are quantized, by their path."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    mode: str
-    bits: int
+    """What a user asks for: one packing for every layer that the recipe lets have it."""
+
+    packing: Packing
 
     @classmethod
-    def parse(cls, value: int | str) -> "Quantization":
-        if value in AFFINE_BITS and not isinstance(value, bool):
-            return cls("affine", int(value))
-        if isinstance(value, str) and value in BITS:
-            return cls(value, BITS[value])
-        raise RequestError(f"quantize must be one of {', '.join(map(str, CHOICES))}, not {value!r}")
+    def parse(cls, value: int | str, group_size: int | None = None) -> "Quantization":
+        if value in BITS and not isinstance(value, bool):
+            mode, bits = "affine", int(value)
+        elif isinstance(value, str) and value in MODES:
+            mode, bits = value, MODES[value]
+        else:
+            known = ", ".join(map(str, CHOICES))
+            raise RequestError(f"quantize must be one of {known}, not {value!r}")
+        sizes = GROUP_SIZES[mode, bits]
+        if group_size is not None and group_size not in sizes:
+            known = ", ".join(map(str, sorted(sizes)))
+            raise RequestError(f"the group size of {value} must be {known}, not {group_size}")
+        return cls(Packing(mode, bits, group_size or sizes[0]))
 
-    @property
-    def group_size(self) -> int:
-        return GROUPS[self.mode]
+    def choose(self, part: Part, tensors: Mapping[str, Tensor]) -> Packings:
+        """The recipe, for one part."""
+        chosen = {}
+        for key, tensor in tensors.items():
+            path, _, name = key.rpartition(".")
+            if part not in KEPT or name != "weight" or len(tensor.shape) != 2:
+                continue
+            if not {*path.split(".")} & {*KEPT[part]}:
+                self._check_width(path, tensor.shape[1])
+                chosen[path] = self.packing
+        return chosen
 
-    @property
-    def bits_per_weight(self) -> float:
-        """With the scales: 16 bits of scale and of bias a group, or 8 of scale alone."""
-        return self.bits + (32 if self.mode == "affine" else 8) / self.group_size
-
-    def prepare(self, model: nn.Module) -> None:
-        """Swap the chosen layers for quantized ones; their weights are still to come."""
-        nn.quantize(
-            model,
-            group_size=self.group_size,
-            bits=self.bits,
-            mode=self.mode,
-            class_predicate=self._chosen,
-        )
-
-    def pack(self, model: nn.Module, key: str, array: mx.array) -> list[tuple[str, mx.array]]:
-        """One tensor of the checkpoint to those of the prepared model."""
-        path, _, name = key.rpartition(".")
-        if name != "weight" or not isinstance(
-            _child(model, path), nn.QuantizedLinear | nn.QuantizedEmbedding
-        ):
-            return [(key, array)]
-        packed = mx.quantize(array, self.group_size, self.bits, mode=self.mode)
-        names = ("weight", "scales", "biases")[: len(packed)]
-        return [(f"{path}.{name}", value) for name, value in zip(names, packed, strict=True)]
-
-    def _chosen(self, path: str, module: nn.Module) -> bool:
-        if not hasattr(module, "to_quantized") or any(name in path.split(".") for name in KEPT):
-            return False
-        width = module.weight.shape[-1]
-        if width % WIDTH_MULTIPLE:
+    def _check_width(self, path: str, width: int) -> None:
+        multiple = max(WIDTH_MULTIPLE, self.packing.group_size)
+        if width % multiple:
             raise RequestError(
-                f"quantizing needs layers whose width is a multiple of {WIDTH_MULTIPLE}, and "
-                f"'{path}' is {width} wide; load this checkpoint unquantized"
+                f"quantizing needs layers whose width is a multiple of {multiple}, and '{path}' "
+                f"is {width} wide; load this checkpoint unquantized"
             )
-        return True
 
 
-def _child(model: nn.Module, path: str) -> Any:
-    found: Any = model
-    for name in path.split("."):
-        found = found[int(name)] if isinstance(found, list) else found.get(name)
-        if found is None:
-            break
-    return found
+def stored(tensors: Mapping[str, Tensor]) -> Packings:
+    """As a checkpoint has them."""
+    return {
+        key.removesuffix(".weight"): tensor.packing
+        for key, tensor in tensors.items()
+        if tensor.packing is not None
+    }
+
+
+def prepare(model: nn.Module, packings: Packings) -> None:
+    """Swap these layers for quantized ones; their weights are still to come."""
+
+    def chosen(path: str, _: nn.Module) -> bool | dict[str, Any]:
+        return vars(packings[path]) if path in packings else False
+
+    if packings:
+        nn.quantize(model, class_predicate=chosen)
+
+
+def pack(
+    tensor: Tensor, packing: Packing, dtype: mx.Dtype, start: int, stop: int
+) -> list[mx.array]:
+    """Some rows, quantized, with scales of `dtype`; or as they are stored, where they are so."""
+    if tensor.packing == packing and tensor.packed_rows is not None:
+        return tensor.packed_rows(start, stop)
+    array = tensor.rows(start, stop).astype(dtype)
+    if packing.mode == "affine" and packing.bits <= 6:
+        return search(array, packing)
+    return list(mx.quantize(array, packing.group_size, packing.bits, mode=packing.mode))
+
+
+CLIPPED = (-0.3, 0.3, 0.9)
+"""Where the search begins at either end of a group, in steps inside its smallest and largest."""
+TINY = 1e-8  # in place of a step of zero
+
+
+def search(array: mx.array, packing: Packing) -> list[mx.array]:
+    """Affine, as `mx.quantize` has it, and nearer: never worse in any group."""
+    top = 2**packing.bits - 1
+    kind = array.dtype
+    groups = array.astype(mx.float32).reshape(len(array), -1, packing.group_size)
+    low, mean = groups.min(-1, keepdims=True), groups.mean(-1, keepdims=True)
+    span = groups.max(-1, keepdims=True) - low
+    _, *plain = mx.quantize(array, packing.group_size, packing.bits)
+    step, bias = (value.astype(mx.float32)[..., None] for value in plain)
+    step = mx.where(step == 0, TINY, step)
+    best = (_error(groups, step, bias, top), step, bias)
+    for left in CLIPPED:
+        for right in CLIPPED:
+            step = mx.maximum(span * (1 - (left + right) / top) / top, TINY)
+            step, bias = _fitted(groups, mean, step, low + span * (left / top), top, kind)
+            error = _error(groups, step, bias, top)
+            better = error < best[0]
+            found = (error, step, bias)
+            least, at, off = (mx.where(better, a, b) for a, b in zip(found, best, strict=True))
+            best = (least, at, off)
+        mx.eval(best)
+    _, step, bias = best
+    levels = _levels(groups, step, bias, top).astype(mx.uint32).reshape(len(array), -1)
+    return [words(levels, packing.bits), *(v.squeeze(-1).astype(kind) for v in (step, bias))]
+
+
+def _levels(groups: mx.array, step: mx.array, bias: mx.array, top: int) -> mx.array:
+    return mx.clip(mx.round((groups - bias) / step), 0, top)
+
+
+def _error(groups: mx.array, step: mx.array, bias: mx.array, top: int) -> mx.array:
+    away = step * _levels(groups, step, bias, top) + bias - groups
+    return away.square().sum(-1, keepdims=True)
+
+
+def _fitted(
+    groups: mx.array, mean: mx.array, step: mx.array, bias: mx.array, top: int, kind: mx.Dtype
+) -> tuple[mx.array, mx.array]:
+    """The step and bias that least squares gives these levels, as rounded as they are stored."""
+    levels = _levels(groups, step, bias, top)
+    middle = levels.mean(-1, keepdims=True)
+    away = levels - middle
+    variance = away.square().sum(-1, keepdims=True)
+    slope = (away * (groups - mean)).sum(-1, keepdims=True) / mx.maximum(variance, TINY)
+    step = mx.where(variance > 0, slope, step).astype(kind).astype(mx.float32)
+    step = mx.where(step == 0, TINY, step)
+    bias = (mean - step * middle).astype(kind).astype(mx.float32)
+    middle = _levels(groups, step, bias, top).mean(-1, keepdims=True)
+    return step, (mean - step * middle).astype(kind).astype(mx.float32)
+
+
+def words(levels: mx.array, bits: int) -> mx.array:
+    """Levels (rows, width) as MLX packs them: `bits` each, the first lowest, without gaps."""
+    per = levels.reshape(len(levels), -1, 32)  # 32 numbers fill `bits` words
+    words = [mx.zeros(per.shape[:2], mx.uint32) for _ in range(bits)]
+    for number in range(32):
+        word, shift = divmod(number * bits, 32)
+        words[word] = words[word] | (per[..., number] << shift)
+        if shift + bits > 32:
+            words[word + 1] = words[word + 1] | (per[..., number] >> (32 - shift))
+    return mx.stack(words, -1).reshape(len(levels), -1)

@@ -1,15 +1,19 @@
 """Safetensors files, checked by their headers before a weight is read."""
 
 import json
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import CheckpointError
+from .tensors import Packing, Tensor
 
 MAX_HEADER = 100_000_000  # bytes; what the format's own library allows
 SIZES = {
@@ -18,7 +22,8 @@ SIZES = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
-FLOATS = ("F16", "BF16", "F32")
+FLOATS = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}
+WORDS = {"U8": mx.uint8, "U32": mx.uint32}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "copy or download it again"
 
@@ -33,19 +38,50 @@ class Entry:
     shape: tuple[int, ...]
     start: int  # within the file
     stop: int
+    stamp: tuple[int, int] = (0, 0)  # the file's size and time when its header was read
+
+    @property
+    def where(self) -> str:
+        return f"{self.file}: tensor '{self.name}'"
 
     @property
     def count(self) -> int:
-        count = 1
-        for side in self.shape:
-            count *= side
-        return count
+        return prod(self.shape)
+
+    def rows(self, start: int, stop: int) -> mx.array:
+        """As stored, in MLX's type."""
+        width = (self.stop - self.start) // max(self.shape[0], 1) if self.shape else 0
+        first = self.start + start * width
+        length = (stop - start) * width if self.shape else self.stop - self.start
+        raw = read_bytes(self.file, first, length, self.stamp)
+        shape = (stop - start, *self.shape[1:]) if self.shape else ()
+        size = SIZES[self.dtype]
+        words = mx.array(raw.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size]))
+        return words.view((FLOATS | WORDS)[self.dtype]).reshape(shape)
+
+
+def read_bytes(file: Path, start: int, length: int, stamp: tuple[int, int]) -> np.ndarray:
+    """Some bytes of a file that must still be the one whose header was read."""
+    raw = np.empty(length, np.uint8)
+    try:
+        with file.open("rb", buffering=0) as handle:
+            state = os.fstat(handle.fileno())
+            handle.seek(start)
+            done = 0
+            while done < length and (count := handle.readinto(raw.data[done:])):
+                done += count
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
+    if done < length or (state.st_size, state.st_mtime_ns) != stamp:
+        raise CheckpointError(f"{file} was changed while it was being read; start again")
+    return raw
 
 
 def read_header(file: Path) -> dict[str, Entry]:
     """The tensors of one file; every offset, shape and length is checked against its size."""
     try:
-        size = file.stat().st_size
+        state = file.stat()
+        size, stamp = state.st_size, (state.st_size, state.st_mtime_ns)
         with file.open("rb") as handle:
             start = handle.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
@@ -57,7 +93,7 @@ def read_header(file: Path) -> dict[str, Entry]:
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: the header must be a JSON object; {AGAIN}")
     entries = {
-        key: _entry(file, key, value, 8 + length)
+        key: _entry(file, key, value, 8 + length, stamp)
         for key, value in header.items()
         if key != "__metadata__"
     }
@@ -83,11 +119,11 @@ def _check_cover(file: Path, entries: dict[str, Entry], start: int, size: int) -
         raise CheckpointError(f"{file} has {size - start} bytes after its last tensor; {AGAIN}")
 
 
-def _entry(file: Path, key: str, value: Any, data: int) -> Entry:
+def _entry(file: Path, key: str, value: Any, data: int, stamp: tuple[int, int]) -> Entry:
     try:
         start, stop = value["data_offsets"]
         shape = tuple(value["shape"])
-        entry = Entry(file, key, value["dtype"], shape, data + start, data + stop)
+        entry = Entry(file, key, value["dtype"], shape, data + start, data + stop, stamp)
         good = (
             all(type(n) is int and n >= 0 for n in (*entry.shape, start, stop))
             and stop - start == entry.count * SIZES[entry.dtype]
@@ -154,14 +190,66 @@ def _from_index(index: Path) -> dict[str, Entry]:
     return {key: headers[name][key] for key, name in places.items()}
 
 
-def read_arrays(entries: dict[str, Entry]) -> Iterator[tuple[str, mx.array]]:
-    """Each tensor in turn, file by file in the order of the bytes, holding none of them."""
-    for file in dict.fromkeys(entry.file for entry in entries.values()):
-        wanted = {key: entry for key, entry in entries.items() if entry.file == file}
-        try:
-            arrays = mx.load(str(file))
-        except (RuntimeError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
-        assert isinstance(arrays, dict)
-        for key, entry in sorted(wanted.items(), key=lambda item: item[1].start):
-            yield key, arrays.pop(entry.name)
+def tensors(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Under the keys of their floats: what `config` says is quantized comes as one tensor."""
+    packed = {key.removesuffix(".scales") for key in entries if key.endswith(".scales")}
+    found: dict[str, Tensor] = {}
+    for key, entry in entries.items():
+        path, _, name = key.rpartition(".")
+        if path not in packed or name not in ("weight", "scales", "biases"):
+            found[key] = plain(entry)
+        elif name == "weight":
+            found[key] = _packed(path, entries, config)
+    return found
+
+
+def plain(entry: Entry) -> Tensor:
+    """As it is stored."""
+    place, readable = (str(entry.file), entry.start), entry.dtype in FLOATS
+    return Tensor(entry.where, entry.shape, entry.dtype, place, entry.rows, readable=readable)
+
+
+def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) -> Tensor:
+    weight = entries[f"{path}.weight"]
+    packing = _packing(weight, path, config)
+    rows = weight.shape[0] if weight.shape else 0
+    width = weight.shape[-1] * 32 // packing.bits if weight.shape else 0
+    arrays = []
+    for name in packing.names:
+        entry = entries.get(f"{path}.{name}")
+        columns = weight.shape[-1] if name == "weight" else width // packing.group_size
+        kinds = ["U32"] if name == "weight" else [*FLOATS] if packing.mode == "affine" else ["U8"]
+        if entry is None or entry.shape != (rows, columns) or entry.dtype not in kinds:
+            raise CheckpointError(
+                f"{weight.where} must come with '{path}.{name}' of shape {(rows, columns)} and "
+                f"type {' or '.join(kinds)}, as its config.json says that it is quantized; {AGAIN}"
+            )
+        arrays.append(entry)
+
+    def packed_rows(start: int, stop: int) -> list[mx.array]:
+        return [entry.rows(start, stop) for entry in arrays]
+
+    def numbers(start: int, stop: int) -> mx.array:
+        weight, scales, *biases = packed_rows(start, stop)
+        size, bits = packing.group_size, packing.bits
+        return mx.dequantize(
+            weight, scales, biases[0] if biases else None, size, bits, mode=packing.mode
+        )
+
+    place = (str(weight.file), weight.start)
+    shape = (rows, width)
+    return Tensor(weight.where, shape, packing.mode, place, numbers, packing, packed_rows)
+
+
+def _packing(weight: Entry, path: str, config: Mapping[str, Any]) -> Packing:
+    """From the block that mlx-lm writes as well: for all layers, and for some of their own."""
+    block = config.get("quantization")
+    said = block.get(path, block) if isinstance(block, Mapping) else None
+    if not isinstance(said, Mapping):
+        raise CheckpointError(
+            f"{weight.where} is quantized, and its config.json does not say how; {AGAIN}"
+        )
+    try:
+        return Packing.parse(said)
+    except ValueError as error:
+        raise CheckpointError(f"{weight.where} is quantized in a way not known: {error}") from error

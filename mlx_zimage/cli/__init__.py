@@ -13,10 +13,14 @@ from typing import Any
 import typer
 
 from ..errors import ZImageError
-from .convert import convert
+from .convert import convert, verify
 from .generate import generate
 
-COMMANDS: dict[str, Callable[..., None]] = {"generate": generate, "convert": convert}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "generate": generate,
+    "convert": convert,
+    "verify": verify,
+}
 SEVERAL = ("--seed",)
 """Options that take values until the next option: `--seed 1 2 3`."""
 
@@ -26,8 +30,10 @@ def main() -> None:
     _run(COMMANDS)
 
 
-def run(name: str) -> None:
-    """One command as a program of its own."""
+def run(name: str, *others: str) -> None:
+    """One command as a program of its own; `others` are known by their names."""
+    if sys.argv[1:2] and sys.argv[1] in others:
+        name = sys.argv.pop(1)
     _run({name: COMMANDS[name]})
 
 

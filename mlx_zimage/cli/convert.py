@@ -1,23 +1,103 @@
-"""`convert`: a checkpoint in another precision."""
+"""`convert` a checkpoint, and `verify` what was converted."""
 
+import json as json_format
+import os
+import sys
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..checkpoints.convert import convert as run
+from ..checkpoints import convert as conversion
+from ..checkpoints.convert import Plan, Written
 from ..checkpoints.hub import locate
+from .progress import CLEAR, JSON, seconds_text
 
-SOURCE = "A name (demo, turbo, base), a Hub repo id, or a folder in the official layout."
+SOURCE = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
+OUT = "The folder to write."
+QUANT = "Bits: 3, 4, 5, 6 or 8; or mxfp4, mxfp8, nvfp4."
+GROUP = "Weights that share a scale: 32, 64 (the default) or 128, for the bits that take it."
+ONLY = "Write one part alone: transformer, text_encoder or vae."
+BASE = "Where a file that is not a whole checkpoint has the rest from: a name, repo or folder."
+PLAN = "Print what would be written and how large it is, and write nothing."
 
 
 def convert(
     source: Annotated[str, typer.Argument(help=SOURCE)],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    out: Annotated[Path | None, typer.Argument(help=OUT)] = None,
+    q: Annotated[str | None, typer.Option("--q", help=QUANT)] = None,
+    group_size: Annotated[int | None, typer.Option(help=GROUP)] = None,
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    only: Annotated[str | None, typer.Option(help=ONLY)] = None,
+    base: Annotated[str, typer.Option(help=BASE)] = "turbo",
+    plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
-    """Copy a checkpoint folder with every weight cast to one precision."""
-    for done in run(locate(source), out, dtype=dtype, force=force):
-        typer.echo(f"{done.number} of {done.total}: {done.file}", err=True)
-    typer.echo(str(out))
+    """Write a checkpoint in another precision, quantized or not."""
+    if plan == (out is not None):
+        raise typer.BadParameter("--plan writes nothing: give it, or OUT", param_hint="OUT")
+    if force and plan:
+        raise typer.BadParameter("it cannot act with --plan", param_hint="--force")
+    quantize = int(q) if q is not None and q.isdecimal() else q
+    planned = Plan.of(
+        locate(source), quantize=quantize, group_size=group_size, dtype=dtype, only=only, base=base
+    )
+    if out is None:
+        _show_plan(planned, json)
+        return
+    meter = _Meter(json)
+    with closing(conversion.convert(planned, out, force=force)) as events:
+        for event in events:
+            meter.show(event)
+    print(json_format.dumps({"event": "converted", "folder": str(out)}) if json else out)
+
+
+def verify(folder: Annotated[Path, typer.Argument(help="A folder that convert wrote.")]) -> None:
+    """Hold a converted checkpoint against its manifest: hashes, shapes, finite numbers."""
+    for name in conversion.verify(folder):
+        print(f"{name}: right", flush=True)
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    for part in plan.packings:
+        count, size = plan.count(part), plan.size(part)
+        facts = {"parameters": count, "bytes": size, "bits_per_weight": round(8 * size / count, 2)}
+        if as_json:
+            print(json_format.dumps({"event": "plan", "part": part, **facts}))
+        else:
+            bits = facts["bits_per_weight"]
+            print(f"{part}: {count:,} parameters, {size / 1e9:.3f} GB, {bits} bits each")
+    if not as_json:
+        sizes = [plan.size(part) for part in plan.packings]
+        print(f"in memory, weights alone: {sum(sizes) / 1e9:.3f} GB, or {max(sizes) / 1e9:.3f} GB")
+        print("staged (--memory staged keeps only the part in use)")
+
+
+class _Meter:
+    """A live line on a terminal, one line for each part in a pipe, or each event as JSON."""
+
+    def __init__(self, as_json: bool):
+        self._json = as_json
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._part, self._begun = "", 0.0
+
+    def show(self, event: Written) -> None:
+        if event.part != self._part:
+            self._part, self._begun = event.part, time.perf_counter()
+        over = event.done == event.total
+        if self._json:
+            print(json_format.dumps({"event": "written", **vars(event)}), flush=True)
+        elif self._live:
+            print(CLEAR + self._text(event), end="\n" if over else "", file=sys.stderr, flush=True)
+        elif over:
+            print(self._text(event), file=sys.stderr, flush=True)
+
+    def _text(self, event: Written) -> str:
+        spent = time.perf_counter() - self._begun
+        text = f"{event.part}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
+        if event.done == event.total:
+            return f"{text} in {seconds_text(spent)}"
+        return f"{text}, {seconds_text(spent * (event.total / event.done - 1))} left"

@@ -17,7 +17,7 @@ from ..images.png import save_png
 from ..pipeline import PromptTruncatedWarning, ZImage
 from ..request import Request, Result
 from ..sampling.noise import random_seed
-from .progress import Reporter, reporter
+from .progress import JSON, Reporter, reporter
 
 PROMPT = "What to draw."
 MODEL = "A name (demo, turbo, base), a Hub repo id, or a folder in the official layout."
@@ -34,7 +34,6 @@ LATENTS = "A .npy file of initial latents, in place of a seed."
 EMBEDS = "A .npy file of a prompt embedding (length, width), in place of a prompt."
 SAVE_EMBEDS = "Write the prompt's embedding to this .npy file; one picture only."
 SAVE_LATENTS = "Write the final latents to this .npy file; one picture only."
-JSON = "Print one JSON object a line for each event, and nothing else."
 
 
 def generate(

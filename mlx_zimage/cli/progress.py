@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO
 from ..request import Event, Finished, Result, Started, Step, Truncated
 
 CLEAR = "\r\x1b[2K"
+JSON = "Print one JSON object a line for each event, and nothing else."
 
 
 class Reporter(Protocol):
@@ -82,7 +83,9 @@ class TextReporter:
             self._stepping = 0.0
             self._show(f"{event.phase} {event.part}".rstrip())
         elif isinstance(event, Finished) and not self._live:
-            self._show(f"{event.phase} {event.part}".rstrip() + f" took {_seconds(event.seconds)}")
+            self._show(
+                f"{event.phase} {event.part}".rstrip() + f" took {seconds_text(event.seconds)}"
+            )
         elif isinstance(event, Step):
             self._show(self._step(event))
         elif isinstance(event, Truncated):
@@ -92,7 +95,7 @@ class TextReporter:
     def saved(self, result: Result, file: Path) -> None:
         self._write(CLEAR if self._live else "")
         request = result.request
-        took = _seconds(time.perf_counter() - self._begun)
+        took = seconds_text(time.perf_counter() - self._begun)
         seed = "" if request.seed is None else f"seed {request.seed}, "
         made = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
         print(f"{file}  ({made})", file=self._out, flush=True)
@@ -102,8 +105,8 @@ class TextReporter:
         self._stepping += step.seconds
         each = self._stepping / step.number
         left = each * (step.total - step.number)
-        text = f"step {step.number} of {step.total}, {_seconds(each)} a step"
-        return text if step.number == step.total else f"{text}, {_seconds(left)} left"
+        text = f"step {step.number} of {step.total}, {seconds_text(each)} a step"
+        return text if step.number == step.total else f"{text}, {seconds_text(left)} left"
 
     def _show(self, text: str) -> None:
         self._write(f"{CLEAR}{text}" if self._live else f"{text}\n")
@@ -114,7 +117,7 @@ class TextReporter:
             self._screen.flush()
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
     if seconds >= 90:
         return f"{seconds / 60:.1f} min"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"

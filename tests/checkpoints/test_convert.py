@@ -7,18 +7,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 from mlx_zimage import CheckpointError, RequestError, ZImage
 from mlx_zimage.checkpoints import convert as conversion
-from mlx_zimage.checkpoints.convert import convert
-from mlx_zimage.checkpoints.shards import find_weights, read_arrays
-from tests.checkpoints.broken import copy, shards
+from mlx_zimage.checkpoints import writer
+from mlx_zimage.checkpoints.convert import MANIFEST, Plan, Written, verify
+from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoints.quantize import CHOICES
+from mlx_zimage.checkpoints.shards import find_weights, read_header
+from mlx_zimage.checkpoints.tensors import PARTS
+from tests.checkpoints.broken import copy, edit_json, shards
+from tests.measures import cosine
+
+DRAWN: dict[str, Any] = {"width": 32, "height": 32, "steps": 2, "seed": 1}
+
+
+def convert(
+    source: Path, out: Path, *, force: bool = False, **options: Any
+) -> Generator[Written, None, None]:
+    return conversion.convert(Plan.of(source, **options), out, force=force)
 
 
 @pytest.fixture
@@ -27,22 +41,41 @@ def source(checkpoint: Callable[[str], Path]) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_same_layout_and_rounded_values(source: Path, tmp_path: Path, dtype: str) -> None:
+def test_same_keys_and_rounded_values(source: Path, tmp_path: Path, dtype: str) -> None:
     out = tmp_path / "out"
     told = list(convert(source, out, dtype=dtype))
-    assert [(d.number, d.total) for d in told] == [(i, 9) for i in range(1, 10)]
-    names = lambda root: sorted(str(p.relative_to(root)) for p in root.rglob("*"))  # noqa: E731
-    assert names(out) == names(source)
     kind = getattr(mx, dtype)
-    for part in ("transformer", "text_encoder", "vae"):
-        kept = dict(read_arrays(find_weights(source / part)))
-        for key, array in read_arrays(find_weights(out / part)):
-            assert array.dtype == kind
-            assert mx.array_equal(array, kept[key].astype(kind)), key
-        [index] = (out / part).glob("*.index.json")
-        size = sum(entry.stop - entry.start for entry in find_weights(out / part).values())
-        assert json.loads(index.read_text())["metadata"]["total_size"] == size
+    before, after = Checkpoint.open(source), Checkpoint.open(out)
+    for part in PARTS:
+        mine = [event for event in told if event.part == part]
+        assert [event.done for event in mine] == sorted(event.done for event in mine)
+        assert mine[-1].done == mine[-1].total
+        assert after.weights[part].keys() == before.weights[part].keys()
+        for key, tensor in after.weights[part].items():
+            kept = before.weights[part][key].read()
+            assert tensor.read().dtype == kind
+            assert mx.array_equal(tensor.read(), kept.astype(kind)), key
     assert os.listdir(tmp_path) == ["out"]
+    assert [*verify(out)][-3:] == list(PARTS)
+
+
+def test_shards_have_an_index(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    list(convert(source, whole))
+    monkeypatch.setattr(writer, "SHARD", 60_000)
+    list(convert(source, tmp_path / "out"))
+    for part in PARTS:
+        [index] = (tmp_path / "out" / part).glob("*.index.json")
+        entries = find_weights(tmp_path / "out" / part)
+        size = sum(entry.stop - entry.start for entry in entries.values())
+        assert json.loads(index.read_text())["metadata"]["total_size"] == size
+        assert len(shards(tmp_path / "out" / part)) > 1
+        for file in shards(tmp_path / "out" / part):
+            assert file.stat().st_size < 70_000 or len(read_header(file)) == 1
+    a, b = (ZImage.load(folder).generate("x", **DRAWN) for folder in (whole, tmp_path / "out"))
+    assert mx.array_equal(a.latents, b.latents)
 
 
 def test_diffusers_reads_the_header(source: Path, tmp_path: Path) -> None:
@@ -59,8 +92,7 @@ def test_diffusers_reads_the_header(source: Path, tmp_path: Path) -> None:
 
 def test_loads_and_draws_the_same(source: Path, tmp_path: Path) -> None:
     list(convert(source, tmp_path / "out", dtype="float32"))
-    options = {"width": 32, "height": 32, "steps": 2, "seed": 1}
-    a, b = (ZImage.load(folder).generate("x", **options) for folder in (source, tmp_path / "out"))
+    a, b = (ZImage.load(folder).generate("x", **DRAWN) for folder in (source, tmp_path / "out"))
     assert mx.array_equal(a.latents, b.latents)
 
 
@@ -198,7 +230,7 @@ def test_a_broken_write_leaves_the_old_output(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(conversion, "_write_shard", fail)
+    monkeypatch.setattr(conversion, "write", fail)
     expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         list(convert(source, out, force=True))
@@ -239,7 +271,7 @@ def test_numbers_that_a_dtype_cannot_hold(source: Path, tmp_path: Path) -> None:
     assert isinstance(weights, dict)
     key = sorted(weights)[0]
     mx.save_safetensors(str(file), {**weights, key: weights[key] * 1e6})
-    with pytest.raises(CheckpointError, match=f"tensor '{key}' holds numbers .* float16"):
+    with pytest.raises(CheckpointError, match=f"tensor '{key}' holds numbers .* F16"):
         list(convert(folder, tmp_path / "out", dtype="float16"))
     assert os.listdir(tmp_path) == ["ck"]
     list(convert(folder, tmp_path / "out", dtype="bfloat16"))
@@ -253,3 +285,112 @@ def test_names_that_no_file_system_takes(source: Path, tmp_path: Path) -> None:
 def test_a_wrong_dtype(source: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="dtype must be one of"):
         list(convert(source, tmp_path / "out", dtype="int4"))
+
+
+@pytest.mark.parametrize("quantize", CHOICES)
+def test_quantized(checkpoint: Callable[[str], Path], tmp_path: Path, quantize: int | str) -> None:
+    """The folder draws what the same quantization draws while loading."""
+    source, out = checkpoint("even"), tmp_path / "out"
+    list(convert(source, out, quantize=quantize, dtype="float32"))
+    assert [*verify(out)][-3:] == list(PARTS)
+    stored = ZImage.load(out, dtype="float32")
+    loaded = ZImage.load(source, quantize=quantize, dtype="float32")
+    a, b = (model.generate("x", **DRAWN) for model in (stored, loaded))
+    assert mx.array_equal(a.latents, b.latents)
+    block = json.loads((out / "transformer/config.json").read_text())["quantization"]
+    assert block["bits"] == (quantize if isinstance(quantize, int) else int(quantize[-1]))
+    assert "quantization" not in json.loads((out / "vae/config.json").read_text())
+
+
+def test_quantized_again_is_passed_through(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    list(convert(checkpoint("even"), tmp_path / "q4", quantize=4))
+    for options in ({}, {"quantize": 4}):
+        out = tmp_path / f"again{len(options)}"
+        list(convert(tmp_path / "q4", out, **options))
+        for part in PARTS:
+            [a], [b] = shards(tmp_path / "q4" / part), shards(out / part)
+            assert a.read_bytes() == b.read_bytes()
+    list(convert(tmp_path / "q4", tmp_path / "q8", quantize=8))
+    pictures = [ZImage.load(tmp_path / name).generate("x", **DRAWN) for name in ("q4", "q8")]
+    likeness = cosine(pictures[1].latents, np.array(pictures[0].latents))
+    assert likeness > 0.999, likeness
+
+
+@pytest.mark.parametrize("group_size", [32, 64])
+def test_group_sizes(checkpoint: Callable[[str], Path], tmp_path: Path, group_size: int) -> None:
+    list(convert(checkpoint("even"), tmp_path / "out", quantize=4, group_size=group_size))
+    opened = Checkpoint.open(tmp_path / "out")
+    packings = {tensor.packing for tensor in opened.weights["transformer"].values()} - {None}
+    assert {packing.group_size for packing in packings if packing} == {group_size}
+    ZImage.load(tmp_path / "out").generate("x", **DRAWN)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"quantize": 7}, "quantize must be one of"),
+        ({"quantize": 4, "group_size": 48}, "group size of 4 must be 32, 64, 128"),
+        ({"quantize": "mxfp4", "group_size": 64}, "group size of mxfp4 must be 32"),
+        ({"group_size": 64}, "say how many bits"),
+        ({"only": "tokenizer"}, "only must be one of"),
+        ({"quantize": 4, "group_size": 128}, "multiple of 128"),
+    ],
+)
+def test_what_cannot_be(
+    checkpoint: Callable[[str], Path], tmp_path: Path, options: dict[str, Any], match: str
+) -> None:
+    with pytest.raises(RequestError, match=match):
+        list(convert(checkpoint("even"), tmp_path / "out", **options))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("quantize", [None, 4])
+def test_the_plan_is_what_is_written(
+    checkpoint: Callable[[str], Path], tmp_path: Path, quantize: int | None
+) -> None:
+    plan = Plan.of(checkpoint("even"), quantize=quantize)
+    list(conversion.convert(plan, tmp_path / "out"))
+    for part in PARTS:
+        entries = find_weights(tmp_path / "out" / part).values()
+        assert plan.size(part) == sum(entry.stop - entry.start for entry in entries)
+
+
+def test_one_part_alone(source: Path, tmp_path: Path) -> None:
+    told = list(convert(source, tmp_path / "out", only="vae"))
+    assert {event.part for event in told} == {"vae"}
+    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "vae"]
+
+
+@pytest.mark.parametrize("what", ["weights", "config", "missing"])
+def test_verify_finds_what_was_changed(source: Path, tmp_path: Path, what: str) -> None:
+    out = tmp_path / "out"
+    list(convert(source, out))
+    file = shards(out / "vae")[0]
+    if what == "weights":
+        raw = bytearray(file.read_bytes())
+        raw[-1] ^= 1
+        file.write_bytes(raw)
+    elif what == "config":
+        edit_json(out / "transformer/config.json", lambda data: data.update(rope_theta=255.0))
+    else:
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"is not the file that was written|lacks vae"):
+        list(verify(out))
+
+
+def test_verify_needs_a_manifest(source: Path) -> None:
+    with pytest.raises(CheckpointError, match=f"{MANIFEST} is missing"):
+        list(verify(source))
+
+
+def test_a_source_that_changes(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    plan = Plan.of(folder)
+    file = shards(folder / "vae")[0]
+    file.write_bytes(file.read_bytes())
+    os.utime(file, (1, 1))
+    with pytest.raises(CheckpointError, match="was changed while it was being read"):
+        list(conversion.convert(plan, tmp_path / "out"))
+    assert os.listdir(tmp_path) == ["ck"]

@@ -37,10 +37,11 @@ def test_names_no_file_system_takes(name: str) -> None:
         locate(name)
 
 
-def test_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_is_itself(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match="must be a folder"):
-        locate(tmp_path / "x.safetensors")
+    assert locate(tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
+    with pytest.raises(CheckpointError, match="is truncated"):
+        ZImage.load(tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "a/b/c", "../up", "./x", "/no/such", "a/", ""])

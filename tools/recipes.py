@@ -1,0 +1,64 @@
+"""What each recipe weighs, from a checkpoint's configs alone.
+
+    python -m tools.recipes FOLDER
+
+FOLDER holds transformer/, text_encoder/ and vae/ with their config.json; no weights are needed.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+
+from mlx_zimage.checkpoints.quantize import CHOICES, Quantization
+from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
+from mlx_zimage.checkpoints.writer import outputs
+from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
+from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
+from mlx_zimage.models.transformer import TransformerConfig, ZImageTransformer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    parts = {part: _tensors(_model(part, folder)) for part in PARTS}
+    print("| | transformer | text encoder | VAE | all | the largest part |")
+    print("|---|---|---|---|---|---|")
+    choices = (None, *reversed(CHOICES[:5]), *CHOICES[5:])
+    for choice in choices:
+        sizes = [_size(part, parts[part], choice) / 1e9 for part in reversed(PARTS[:2])]
+        sizes.append(_size("vae", parts["vae"], None) / 1e9)
+        cells = [f"{size:.2f} GB" for size in (*sizes, sum(sizes), max(sizes))]
+        name = "bfloat16" if choice is None else f"`--q {choice}`"
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def _size(part: Part, tensors: dict[str, Tensor], choice: int | str | None) -> int:
+    packings = {} if choice is None else Quantization.parse(choice).choose(part, tensors)
+    return sum(output.size for output in outputs(tensors, packings, mx.bfloat16))
+
+
+def _model(part: Part, folder: Path) -> nn.Module:
+    config: dict[str, Any] = json.loads((folder / part / "config.json").read_text("utf-8"))
+    if part == "transformer":
+        return ZImageTransformer(TransformerConfig.from_dict(config))
+    if part == "text_encoder":
+        return TextEncoder(TextEncoderConfig.from_dict(config), whole=True)
+    return Autoencoder(AutoencoderConfig.from_dict(config))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    return {
+        key: Tensor(key, array.shape, "BF16", ("", 0), lambda _, __: mx.array(0))
+        for key, array in parameters
+    }
+
+
+if __name__ == "__main__":
+    main()
