@@ -4,9 +4,7 @@ The recipe: every matrix of the transformer's blocks and of the text encoder is;
 sensitive stays at 16 bit (embedders, timestep MLP, modulation, final layer, norms, pad tokens), and
 so does the VAE.
 
-At 3 to 6 bits the scale and the bias of each group are searched for: clipping an end of the group a
-little, and fitting both to the numbers that result, brings the rest nearer. The format and MLX's
-kernels stay what they are.
+At 3 to 6 bits the scale and the bias of each group are searched for; at 8 they are MLX's own.
 """
 
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ import mlx.core as mx
 from mlx import nn
 
 from ..errors import RequestError
+from .affine import search
 from .tensors import GROUP_SIZES, Packing, Part, Tensor
 
 KEPT = {
@@ -110,71 +109,3 @@ def pack(
     if packing.mode == "affine" and packing.bits <= 6:
         return search(array, packing)
     return list(mx.quantize(array, packing.group_size, packing.bits, mode=packing.mode))
-
-
-CLIPPED = (-0.3, 0.3, 0.9)
-"""Where the search begins at either end of a group, in steps inside its smallest and largest."""
-TINY = 1e-8  # in place of a step of zero
-
-
-def search(array: mx.array, packing: Packing) -> list[mx.array]:
-    """Affine, as `mx.quantize` has it, and nearer: never worse in any group."""
-    top = 2**packing.bits - 1
-    kind = array.dtype
-    groups = array.astype(mx.float32).reshape(len(array), -1, packing.group_size)
-    low, mean = groups.min(-1, keepdims=True), groups.mean(-1, keepdims=True)
-    span = groups.max(-1, keepdims=True) - low
-    _, *plain = mx.quantize(array, packing.group_size, packing.bits)
-    step, bias = (value.astype(mx.float32)[..., None] for value in plain)
-    step = mx.where(step == 0, TINY, step)
-    best = (_error(groups, step, bias, top), step, bias)
-    for left in CLIPPED:
-        for right in CLIPPED:
-            step = mx.maximum(span * (1 - (left + right) / top) / top, TINY)
-            step, bias = _fitted(groups, mean, step, low + span * (left / top), top, kind)
-            error = _error(groups, step, bias, top)
-            better = error < best[0]
-            found = (error, step, bias)
-            least, at, off = (mx.where(better, a, b) for a, b in zip(found, best, strict=True))
-            best = (least, at, off)
-        mx.eval(best)
-    _, step, bias = best
-    levels = _levels(groups, step, bias, top).astype(mx.uint32).reshape(len(array), -1)
-    return [words(levels, packing.bits), *(v.squeeze(-1).astype(kind) for v in (step, bias))]
-
-
-def _levels(groups: mx.array, step: mx.array, bias: mx.array, top: int) -> mx.array:
-    return mx.clip(mx.round((groups - bias) / step), 0, top)
-
-
-def _error(groups: mx.array, step: mx.array, bias: mx.array, top: int) -> mx.array:
-    away = step * _levels(groups, step, bias, top) + bias - groups
-    return away.square().sum(-1, keepdims=True)
-
-
-def _fitted(
-    groups: mx.array, mean: mx.array, step: mx.array, bias: mx.array, top: int, kind: mx.Dtype
-) -> tuple[mx.array, mx.array]:
-    """The step and bias that least squares gives these levels, as rounded as they are stored."""
-    levels = _levels(groups, step, bias, top)
-    middle = levels.mean(-1, keepdims=True)
-    away = levels - middle
-    variance = away.square().sum(-1, keepdims=True)
-    slope = (away * (groups - mean)).sum(-1, keepdims=True) / mx.maximum(variance, TINY)
-    step = mx.where(variance > 0, slope, step).astype(kind).astype(mx.float32)
-    step = mx.where(step == 0, TINY, step)
-    bias = (mean - step * middle).astype(kind).astype(mx.float32)
-    middle = _levels(groups, step, bias, top).mean(-1, keepdims=True)
-    return step, (mean - step * middle).astype(kind).astype(mx.float32)
-
-
-def words(levels: mx.array, bits: int) -> mx.array:
-    """Levels (rows, width) as MLX packs them: `bits` each, the first lowest, without gaps."""
-    per = levels.reshape(len(levels), -1, 32)  # 32 numbers fill `bits` words
-    words = [mx.zeros(per.shape[:2], mx.uint32) for _ in range(bits)]
-    for number in range(32):
-        word, shift = divmod(number * bits, 32)
-        words[word] = words[word] | (per[..., number] << shift)
-        if shift + bits > 32:
-            words[word + 1] = words[word + 1] | (per[..., number] >> (32 - shift))
-    return mx.stack(words, -1).reshape(len(levels), -1)

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_zimage.checkpoints.quantize import search
+from mlx_zimage.checkpoints.affine import search
 from mlx_zimage.checkpoints.tensors import Packing
 
 

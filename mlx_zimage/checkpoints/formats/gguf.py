@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
-from ..quantize import words
+from ..affine import words
 from ..shards import AGAIN, read_bytes
 from ..tensors import Packing, Tensor
 from .blocks import TYPES, Blocks
