@@ -39,7 +39,7 @@ class Checkpoint:
     @classmethod
     def open(cls, path: Path, base: str | Path = "turbo") -> "Checkpoint":
         """A folder in the official layout; or other files, that have what they lack from `base`."""
-        is_official = path.is_dir() and any((path / part).is_dir() for part in PARTS)
+        is_official = any((path / part / "config.json").is_file() for part in PARTS)
         found = {} if is_official else read_files(path)
         home = _base(path, [*found], base) if found else path
         configs = {part: read_json(home / part / "config.json") for part in PARTS}

@@ -4,14 +4,16 @@ The kind of a file is seen from its content, never from its name. One reader for
 numbers, one table for each way of naming them; what follows is the same for all.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...errors import CheckpointError
-from ..shards import read_header
+from ..shards import Entry, find_weights, read_header
 from ..tensors import Part, Tensor
-from .floats8 import scaled
 from .gguf import MAGIC, read_gguf
+from .mflux import is_packed, read_mflux
 from .names import parts
+from .scaled import read_scaled
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """How files begin that run code when they are read."""
@@ -29,24 +31,41 @@ def read_file(file: Path) -> dict[Part, dict[str, Tensor]]:
             f"{file} is a pickle, which can run any program when it is read, and is never loaded; "
             "look for the .safetensors file of the same model"
         )
-    found = parts(read_gguf(file) if start == MAGIC else scaled(read_header(file)))
-    if not found:
-        raise CheckpointError(f"{file} holds no part of Z-Image that is known by its tensors")
-    return found
+    return _known(file, read_gguf(file) if start == MAGIC else _numbers(read_header(file)))
 
 
 def read_files(path: Path) -> dict[Part, dict[str, Tensor]]:
     """The parts in one file, or in the files that lie side by side in a folder."""
     if path.is_file():
         return read_file(path)
-    files = sorted(f for f in path.rglob("*") if f.suffix in (".safetensors", ".gguf"))
     found: dict[Part, dict[str, Tensor]] = {}
     homes: dict[Part, Path] = {}
-    for file in files:
-        for part, tensors in read_file(file).items():
+    for home, held in _held(path):
+        for part, tensors in held.items():
             if part in found:
                 raise CheckpointError(
-                    f"{homes[part]} and {file} both hold a {part}; name one file, or keep one"
+                    f"{homes[part]} and {home} both hold a {part}; name one file, or keep one"
                 )
-            found[part], homes[part] = tensors, file
+            found[part], homes[part] = tensors, home
+    return found
+
+
+def _held(path: Path) -> Iterator[tuple[Path, dict[Part, dict[str, Tensor]]]]:
+    """Each file, and the shards that an index binds together."""
+    bound = {index.parent for index in path.rglob("*.safetensors.index.json")}
+    for folder in sorted(bound):
+        yield folder, _known(folder, _numbers(find_weights(folder)))
+    for file in sorted(f for f in path.rglob("*") if f.suffix in (".safetensors", ".gguf")):
+        if file.suffix == ".gguf" or file.parent not in bound:
+            yield file, read_file(file)
+
+
+def _numbers(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
+    return read_mflux(entries) if is_packed(entries) else read_scaled(entries)
+
+
+def _known(path: Path, tensors: dict[str, Tensor]) -> dict[Part, dict[str, Tensor]]:
+    found = parts(tensors)
+    if not found:
+        raise CheckpointError(f"{path} holds no part of Z-Image that is known by its tensors")
     return found

@@ -17,7 +17,7 @@ PREFIXES: dict[Part, tuple[str, ...]] = {
 SIGNS: dict[Part, tuple[str, ...]] = {
     "transformer": ("x_embedder.weight", "all_x_embedder.2-1.weight"),
     "text_encoder": ("model.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight"),
-    "vae": ("decoder.conv_in.weight",),
+    "vae": ("decoder.conv_in.weight", "decoder.conv_in.conv.weight"),
 }
 """A key by which a part is known, once its prefix is gone."""
 
@@ -26,6 +26,9 @@ TRANSFORMER = (
     (r"^final_layer\.", "all_final_layer.2-1."),
     (r"\.attention\.out\.", ".attention.to_out.0."),
     (r"\.attention\.([qk])_norm\.", r".attention.norm_\1."),
+    (r"^t_embedder\.linear1\.", "t_embedder.mlp.0."),  # mflux, as the next
+    (r"^t_embedder\.linear2\.", "t_embedder.mlp.2."),
+    (r"^(all_final_layer\.2-1\.adaLN_modulation)\.0\.", r"\1.1."),
 )
 QWEN = (  # llama.cpp's names
     (r"^token_embd\.", "model.embed_tokens."),
@@ -51,8 +54,10 @@ VAE = (
     (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
     (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
     (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
+    (r"\.conv_(in|out)\.conv(2d)?\.", r".conv_\1."),  # mflux, as the next
+    (r"\.conv_norm_out\.norm\.", ".conv_norm_out."),
 )
-IGNORED = ("norm_final.weight",)  # in some files, and used by nothing
+IGNORED = ("norm_final.weight", "rotary_emb.inv_freq")  # in some files, and used by nothing
 
 Tensors = dict[str, Tensor]
 
@@ -90,17 +95,22 @@ def _transformer(found: Tensors) -> Tensors:
 
 
 def _text_encoder(found: Tensors) -> Tensors:
-    return {_replaced(key, QWEN): tensor for key, tensor in found.items()}
+    return {_replaced(key, QWEN): tensor for key, tensor in found.items() if key not in IGNORED}
 
 
 def _vae(found: Tensors) -> Tensors:
+    in_mlx_order = "decoder.conv_in.conv.weight" in found  # mflux has them as MLX does
     ups = {int(m[1]) for key in found if (m := re.match(r"decoder\.up\.(\d+)\.", key))}
     official: Tensors = {}
     for key, tensor in found.items():
         turned = re.sub(r"\.up\.(\d+)\.", lambda m: f".up.{max(ups) - int(m[1])}.", key)
         name = _replaced(turned, VAE)
-        is_convolution = ".attentions." in name and len(tensor.shape) == 4  # a matrix as 1x1
-        official[name] = _reshaped(tensor, tensor.shape[:2]) if is_convolution else tensor
+        if len(tensor.shape) != 4:
+            official[name] = tensor
+        elif ".attentions." in name:  # a matrix as a 1x1 convolution
+            official[name] = _reshaped(tensor, tensor.shape[:2])
+        else:
+            official[name] = _turned_back(tensor) if in_mlx_order else tensor
     return official
 
 
@@ -124,3 +134,13 @@ def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
         return tensor.read().reshape(shape)[start:stop]
 
     return replace(tensor, shape=shape, rows=rows, packing=None, packed_rows=None)
+
+
+def _turned_back(tensor: Tensor) -> Tensor:
+    """A convolution (out, h, w, in) as (out, in, h, w)."""
+    out, h, w, channels = tensor.shape
+
+    def rows(start: int, stop: int) -> mx.array:
+        return tensor.rows(start, stop).transpose(0, 3, 1, 2)
+
+    return replace(tensor, shape=(out, channels, h, w), rows=rows)

@@ -1,5 +1,6 @@
 """Writes a checkpoint as other programs have it, from its official folder."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,60 @@ def vae(folder: Path) -> Arrays:
 
 def text_encoder(folder: Path) -> Arrays:
     return official(folder, "text_encoder")
+
+
+MFLUX = (
+    (r"^t_embedder\.mlp\.0\.", "t_embedder.linear1."),
+    (r"^t_embedder\.mlp\.2\.", "t_embedder.linear2."),
+    (r"^(all_final_layer\.2-1\.adaLN_modulation)\.1\.", r"\1.0."),
+    (r"^model\.", ""),
+    (r"^(encoder\.conv_(?:in|out))\.", r"\1.conv2d."),
+    (r"^(decoder\.conv_(?:in|out))\.", r"\1.conv."),
+    (r"\.conv_norm_out\.", ".conv_norm_out.norm."),
+)
+
+
+def mflux(source: Path, folder: Path, bits: int | None) -> Path:
+    """As mflux saves it: every matrix whose width allows it quantized, two shards, no configs."""
+    for part in ("transformer", "text_encoder", "vae"):
+        found: dict[str, mx.array] = {}
+        for key, values in official(source, part).items():
+            name, array = _renamed(key, MFLUX), mx.array(values).astype(mx.bfloat16)
+            if array.ndim == 4:
+                array = array.transpose(0, 2, 3, 1)
+            if bits and array.ndim == 2 and array.shape[1] % 64 == 0 and "_pad_token" not in name:
+                path = name.removesuffix(".weight")
+                packed = mx.quantize(array, 64, bits)
+                kinds = ("weight", "scales", "biases")
+                found |= {f"{path}.{kind}": a for kind, a in zip(kinds, packed, strict=True)}
+            else:
+                found[name] = array
+        if part == "text_encoder":
+            found["rotary_emb.inv_freq"] = mx.ones(8)
+        (folder / part).mkdir(parents=True)
+        names, places = sorted(found), {}
+        for number, chosen in enumerate((names[::2], names[1::2])):
+            file = folder / part / f"{number}.safetensors"
+            mx.save_safetensors(str(file), {key: found[key] for key in chosen})
+            places |= dict.fromkeys(chosen, file.name)
+        index = {"metadata": {"quantization_level": str(bits)}, "weight_map": places}
+        (folder / part / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def quanto(arrays: Arrays) -> Arrays:
+    """Every matrix of a transformer's blocks as int8 with a scale for each row."""
+    found: Arrays = {}
+    for key, array in arrays.items():
+        if array.ndim == 2 and key.startswith("layers."):
+            scale = np.abs(array).max(1, keepdims=True) / 127
+            found[f"{key}._data"] = np.round(array / scale).astype(np.int8)
+            found[f"{key}._scale"] = scale
+            for side in ("input", "output"):
+                found[f"{key.removesuffix('.weight')}.{side}_scale"] = np.ones((), np.float32)
+        else:
+            found[key] = array
+    return found
 
 
 def write(file: Path, arrays: Arrays, prefix: str = "") -> Path:

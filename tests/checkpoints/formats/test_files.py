@@ -15,7 +15,7 @@ from mlx_zimage import CheckpointError, ZImage
 from mlx_zimage.checkpoints.convert import Plan, convert
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.formats import read_file
-from mlx_zimage.checkpoints.tensors import Part, Tensor
+from mlx_zimage.checkpoints.tensors import PARTS, Packing, Part, Tensor
 from tests.measures import cosine
 
 from . import foreign
@@ -104,6 +104,55 @@ def test_a_lonely_file_needs_a_base(
     file = foreign.write(tmp_path / "a.safetensors", foreign.transformer(source))
     with pytest.raises(CheckpointError, match=r"holds transformer alone; .* hf download Tongyi"):
         ZImage.load(file)
+
+
+@pytest.mark.parametrize("bits", [None, 3, 4, 8])
+def test_mflux(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    """What it kept at 16 bit comes back as it was, the rest as its packed numbers say."""
+    source = checkpoint("wide")
+    folder = foreign.mflux(source, tmp_path / "mflux", bits)
+    opened = Checkpoint.open(folder, source)
+    for part in PARTS:
+        expected = foreign.official(source, part)
+        assert opened.weights[part].keys() == expected.keys()
+        for key, tensor in opened.weights[part].items():
+            array = mx.array(expected[key]).astype(mx.bfloat16)
+            if bits and tensor.packing is not None:
+                array = mx.dequantize(*mx.quantize(array, 64, bits), 64, bits)
+            assert mx.array_equal(tensor.read(), array), key
+    packed = [t for part in PARTS for t in opened.weights[part].values() if t.packing]
+    assert {t.packing for t in packed} == ({Packing("affine", bits, 64)} if bits else set())
+    list(convert(Plan.of(folder, base=source), tmp_path / "out"))
+    written = Checkpoint.open(tmp_path / "out")
+    for part in PARTS:
+        for key, tensor in opened.weights[part].items():
+            assert written.weights[part][key].packing == tensor.packing
+            assert mx.array_equal(written.weights[part][key].read(), tensor.read()), key
+    ZImage.load(tmp_path / "out").generate("x", **DRAWN)
+
+
+def test_quanto(source: Path, tmp_path: Path) -> None:
+    arrays = foreign.official(source, "transformer")
+    file = foreign.write(tmp_path / "a.safetensors", foreign.quanto(arrays))
+    found = read_file(file)["transformer"]
+    assert found.keys() == arrays.keys()
+    for key, array in arrays.items():
+        back = np.array(found[key].read())
+        step = np.abs(array).max() / 127 if key.startswith("layers.") else 0
+        assert np.abs(back - array).max() <= step * 0.501, key
+
+
+def test_quanto_without_its_scale(source: Path, tmp_path: Path) -> None:
+    arrays = foreign.quanto(foreign.official(source, "transformer"))
+    scale = next(key for key in arrays if key.endswith("._scale"))
+    wrong = {**arrays, scale: np.ones(3, np.float32)}
+    with pytest.raises(CheckpointError, match=r"_scale' must be one float or \d+, not \(3,\)"):
+        read_file(foreign.write(tmp_path / "a.safetensors", wrong))
+    del arrays[scale]
+    with pytest.raises(CheckpointError, match="must come with"):
+        read_file(foreign.write(tmp_path / "b.safetensors", arrays))
 
 
 def test_two_files_for_one_part(source: Path, tmp_path: Path) -> None:

@@ -1,0 +1,27 @@
+"""mflux's quantized matrices: MLX's own, always in groups of 64."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..shards import Entry, tensors
+from ..tensors import Tensor
+
+GROUP = 64
+
+
+def is_packed(entries: Mapping[str, Entry]) -> bool:
+    return any(key.endswith(".scales") for key in entries)
+
+
+def read_mflux(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
+    return tensors(entries, {"quantization": _block(entries)})
+
+
+def _block(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """The files' own words for their bits are easily lost; their shapes say the same."""
+    for key, scales in entries.items():
+        weight = entries.get(f"{key.removesuffix('.scales')}.weight")
+        if key.endswith(".scales") and weight is not None and len(weight.shape) == 2:
+            per_group = weight.shape[1] // max(scales.shape[-1:] or (1,))
+            return {"bits": per_group * 32 // GROUP, "group_size": GROUP}
+    return {}
