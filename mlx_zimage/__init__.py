@@ -1,5 +1,6 @@
 """Z-Image on Apple's MLX: `ZImage.load(...)`, then `generate` or `stream`."""
 
+from .checkpoints.download import Downloaded, download
 from .errors import (
     CheckpointError,
     DownloadError,
@@ -18,6 +19,7 @@ __all__ = [
     "Capabilities",
     "CheckpointError",
     "DownloadError",
+    "Downloaded",
     "Event",
     "Finished",
     "LoraError",
@@ -31,6 +33,7 @@ __all__ = [
     "Truncated",
     "ZImage",
     "ZImageError",
+    "download",
     "read_metadata",
     "save_png",
 ]

@@ -15,8 +15,8 @@ from typing import Any, Literal, overload
 import mlx.core as mx
 import numpy as np
 
+from .checkpoints.download import find
 from .checkpoints.folder import Checkpoint
-from .checkpoints.hub import locate
 from .checkpoints.parts import Parts
 from .checkpoints.shards import read_json
 from .checkpoints.tensors import Part
@@ -88,7 +88,7 @@ class ZImage:
         """
         if loras:
             raise LoraError("LoRA files cannot be loaded yet; leave loras empty")
-        checkpoint = Checkpoint.open(locate(source, download=download, revision=revision))
+        checkpoint = Checkpoint.open(find(source, download=download, revision=revision))
         return cls(checkpoint, Parts(checkpoint, quantize, dtype, memory), quantize)
 
     def capabilities(self) -> Capabilities:
@@ -104,7 +104,7 @@ class ZImage:
             latent_channels=self._checkpoint.transformer.in_channels,
             pixels_per_latent=self._checkpoint.vae.scale_factor,
             dtype=self._parts.dtype,
-            quantize=self._quantize,
+            quantize=self._quantize or self._checkpoint.quantized,
             memory=self._parts.memory,
         )
 

@@ -22,7 +22,7 @@ from .folder import Checkpoint
 from .parts import DTYPES
 from .quantize import Packings, Quantization, stored
 from .shards import PICKLES, read_json
-from .tensors import PARTS, Part
+from .tensors import PARTS, Part, Tensor
 from .writer import Output, digest, outputs, write, write_json
 
 NEW, OLD = "new", "old"  # within the workspace
@@ -78,15 +78,28 @@ class Plan:
                 chosen[part] = Quantization.parse(quantize, group_size).choose(part, tensors)
         return cls(checkpoint, dtype, chosen)
 
+    def tensors(self, part: Part) -> dict[str, Tensor]:
+        return self.checkpoint.weights[part]
+
     def outputs(self, part: Part) -> list[Output]:
-        tensors = self.checkpoint.weights[part]
-        return outputs(tensors, self.packings[part], DTYPES[self.dtype])
+        return outputs(self.tensors(part), self.packings[part], DTYPES[self.dtype])
 
     def size(self, part: Part) -> int:
         return sum(output.size for output in self.outputs(part))
 
     def count(self, part: Part) -> int:
-        return sum(tensor.count for tensor in self.checkpoint.weights[part].values())
+        return sum(tensor.count for tensor in self.tensors(part).values())
+
+    @property
+    def total(self) -> int:
+        return sum(self.size(part) for part in self.packings)
+
+    @property
+    def is_stored(self) -> bool:
+        """What is quantized is so in the source already."""
+        return all(
+            packings == stored(self.tensors(part)) for part, packings in self.packings.items()
+        )
 
 
 def convert(plan: Plan, out: Path, *, force: bool = False) -> Generator[Written, None, None]:
@@ -156,6 +169,13 @@ def describe(packings: Packings) -> dict[str, Any]:
     return asdict(usual) | others
 
 
+def origin(source: Path) -> tuple[str, str | None]:
+    """A name for it, and its revision where it comes from the Hub."""
+    if source.parent.name == "snapshots":
+        return source.parents[1].name, source.name
+    return source.resolve().name, None
+
+
 def _copy_files(source: Path, work: Path, plan: Plan) -> None:
     """All that is neither weights nor written anew."""
     whole = set(plan.packings) == set(PARTS)
@@ -177,9 +197,9 @@ def _write_manifest(source: Path, work: Path, plan: Plan) -> None:
     recipe: Mapping[str, Any] = {
         part: describe(packings) if packings else None for part, packings in plan.packings.items()
     }
-    revision = source.name if source.parent.name == "snapshots" else None
+    name, revision = origin(source)
     content = {
-        "source": source.parents[1].name if revision else source.name,
+        "source": name,
         "revision": revision,
         "dtype": plan.dtype,
         "recipe": recipe,

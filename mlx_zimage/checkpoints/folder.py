@@ -5,6 +5,7 @@ a key or a config field fails at once, before a weight is read. Loading streams:
 time is cast, turned and quantized, and what it came from is dropped.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -71,6 +72,15 @@ class Checkpoint:
     def image_multiple(self) -> int:
         """Image sides must be divisible by it."""
         return self.vae.scale_factor * self.transformer.patch_size
+
+    @property
+    def quantized(self) -> int | str | None:
+        """What most of the transformer is stored as, in the words one asks for it in."""
+        packings = Counter(stored(self.weights["transformer"]).values())
+        if not packings:
+            return None
+        (usual, _), *_ = packings.most_common(1)
+        return usual.bits if usual.mode == "affine" else usual.mode
 
     @property
     def scheduler_file(self) -> Path:

@@ -1,57 +1,90 @@
-"""From what a user names to a folder on this machine."""
+"""From what a user names to a folder or file on this machine. The network is not touched here."""
 
 from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError, RequestError
+from .shards import index_of, read_json
+from .tensors import PARTS
 
 DEMO = Path(__file__).parents[1] / "demo"
 """The checkpoint that comes with the package."""
 NAMES = {"turbo": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"}
-FILES = ["*.json", "*.safetensors", "tokenizer/*"]
-"""What a generation needs of a repository: configs, weights and the tokenizer."""
+CONTENTS = "model_index.json"
 
 
-def locate(source: str | Path, *, download: bool = False, revision: str | None = None) -> Path:
-    """A path as it is; a name or a repo id from the Hub's cache, or downloaded if allowed."""
-    if source == "demo":
-        source = DEMO
+def locate(source: str | Path, revision: str | None = None) -> Path:
+    """A path as it is; a name or a repo id from the Hub's cache, if it is whole there."""
+    path = local(source)
+    if path is not None:
+        if revision is not None:
+            raise RequestError(f"a revision is for the Hub, and {path} is here; leave it out")
+        return path
+    repo = repo_of(source)
+    folder = _cached(repo, revision)
+    lacking = None if folder is None else _lacking(folder)
+    if folder is None or lacking:
+        state = f"here only in part (it lacks {lacking})" if lacking else "not on this machine"
+        raise DownloadError(
+            f"{repo} is {state}, and nothing is downloaded unasked; "
+            f"run: {command(repo, revision)} (the model named demo is here already)"
+        )
+    return folder
+
+
+def local(source: str | Path) -> Path | None:
+    """The path, where `source` is one that exists."""
     try:
-        path = Path(source).expanduser()
-        exists = path.exists()
+        path = DEMO if source == "demo" else Path(source).expanduser()
+        return path if path.exists() else None
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, no such home
         raise CheckpointError(f"no such checkpoint: {str(source)[:80]!r}: {error}") from error
-    if exists:
-        if download or revision is not None:
-            raise RequestError(
-                f"download and revision are for the Hub, and {path} is here; leave them out"
-            )
-        return path
+
+
+def repo_of(source: str | Path) -> str:
     repo = NAMES.get(str(source), str(source))
     if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
         raise CheckpointError(
             f"no such checkpoint: {source}; give a folder, a file, a Hub repo id (owner/name), or "
             f"one of demo, {', '.join(NAMES)}"
         )
-    return _from_hub(repo, download, revision)
+    return repo
 
 
-def _from_hub(repo: str, download: bool, revision: str | None) -> Path:
+def command(repo: str, revision: str | None) -> str:
+    """What a user types to have it."""
+    name = {repo: name for name, repo in NAMES.items()}.get(repo, repo)
+    return f"mlx-zimage download {name}" + (f" --revision {revision}" if revision else "")
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = snapshot_download(
-            repo, revision=revision, allow_patterns=FILES, local_files_only=not download
+        nothing: list[str] = []  # of its files is asked for: what must be there is judged here
+        found = snapshot_download(
+            repo, revision=revision, allow_patterns=nothing, local_files_only=True
         )
-    except LocalEntryNotFoundError as error:
-        if download:
-            raise DownloadError(f"{repo} cannot be downloaded: the Hub does not answer") from error
-        at = f" --revision {revision}" if revision else ""
-        raise DownloadError(
-            f"{repo} is not on this machine, and nothing is downloaded unasked; "
-            f"run: hf download {repo}{at} (the model named demo is here already)"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except LocalEntryNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DownloadError(f"{repo} cannot be downloaded: {reason}") from error
-    return Path(folder)
+        raise CheckpointError(f"no such checkpoint: {repo}: {reason}") from error
+    return Path(found)
+
+
+def _lacking(folder: Path) -> str | None:
+    """The first file that a download which was stopped had not reached."""
+    whole = (folder / CONTENTS).is_file()
+    for part in PARTS if whole else [part for part in PARTS if (folder / part).is_dir()]:
+        index = index_of(folder / part)
+        names = read_json(index).get("weight_map") if index else None
+        if isinstance(names, dict):
+            wanted = sorted({str(name) for name in names.values()})
+        else:
+            wanted = [] if any((folder / part).glob("*.safetensors")) else ["*.safetensors"]
+        wanted += ["config.json"] if whole else []
+        for name in wanted:
+            if not (folder / part / name).is_file():
+                return f"{part}/{name}"
+    return None

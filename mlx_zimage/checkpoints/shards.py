@@ -137,11 +137,8 @@ def _entry(file: Path, key: str, value: Any, data: int, stamp: tuple[int, int]) 
 
 def find_weights(folder: Path) -> dict[str, Entry]:
     """All tensors of one part's folder, from its index and shards or from its one file."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if len(indexes) > 1:
-        raise CheckpointError(f"{folder} must hold one index, not {[p.name for p in indexes]}")
-    if indexes:
-        return _from_index(indexes[0])
+    if index := index_of(folder):
+        return _from_index(index)
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
         return read_header(files[0])
@@ -153,6 +150,14 @@ def find_weights(folder: Path) -> dict[str, Entry]:
     pickles = [p.name for p in folder.glob("*") if p.suffix in PICKLES]
     reason = f"; {pickles[0]} is a pickle, which is never loaded" if pickles else ""
     raise CheckpointError(f"{folder} must hold a .safetensors file{reason}")
+
+
+def index_of(folder: Path) -> Path | None:
+    """The file that says which shard holds which tensor."""
+    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indexes) > 1:
+        raise CheckpointError(f"{folder} must hold one index, not {[p.name for p in indexes]}")
+    return indexes[0] if indexes else None
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -15,11 +15,14 @@ import typer
 from ..errors import ZImageError
 from .convert import convert, verify
 from .generate import generate
+from .keep import cache, download
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "generate": generate,
     "convert": convert,
     "verify": verify,
+    "download": download,
+    "cache": cache,
 }
 SEVERAL = ("--seed",)
 """Options that take values until the next option: `--seed 1 2 3`."""

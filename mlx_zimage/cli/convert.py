@@ -1,9 +1,6 @@
 """`convert` a checkpoint, and `verify` what was converted."""
 
 import json as json_format
-import os
-import sys
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..checkpoints import convert as conversion
-from ..checkpoints.convert import Plan, Written
-from ..checkpoints.hub import locate
-from .progress import CLEAR, JSON, seconds_text
+from ..checkpoints.convert import Plan
+from .progress import JSON, ByteMeter
+from .source import DOWNLOAD, OFFLINE, REVISION, find
 
 SOURCE = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
 OUT = "The folder to write."
@@ -34,6 +31,9 @@ def convert(
     base: Annotated[str, typer.Option(help=BASE)] = "turbo",
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
+    revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD)] = False,
+    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE)] = False,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Write a checkpoint in another precision, quantized or not."""
@@ -43,12 +43,17 @@ def convert(
         raise typer.BadParameter("it cannot act with --plan", param_hint="--force")
     quantize = int(q) if q is not None and q.isdecimal() else q
     planned = Plan.of(
-        locate(source), quantize=quantize, group_size=group_size, dtype=dtype, only=only, base=base
+        find(source, revision, download, offline, json),
+        quantize=quantize,
+        group_size=group_size,
+        dtype=dtype,
+        only=only,
+        base=base,
     )
     if out is None:
         _show_plan(planned, json)
         return
-    meter = _Meter(json)
+    meter = ByteMeter(json)
     with closing(conversion.convert(planned, out, force=force)) as events:
         for event in events:
             meter.show(event)
@@ -74,30 +79,3 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         sizes = [plan.size(part) for part in plan.packings]
         print(f"in memory, weights alone: {sum(sizes) / 1e9:.3f} GB, or {max(sizes) / 1e9:.3f} GB")
         print("staged (--memory staged keeps only the part in use)")
-
-
-class _Meter:
-    """A live line on a terminal, one line for each part in a pipe, or each event as JSON."""
-
-    def __init__(self, as_json: bool):
-        self._json = as_json
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._part, self._begun = "", 0.0
-
-    def show(self, event: Written) -> None:
-        if event.part != self._part:
-            self._part, self._begun = event.part, time.perf_counter()
-        over = event.done == event.total
-        if self._json:
-            print(json_format.dumps({"event": "written", **vars(event)}), flush=True)
-        elif self._live:
-            print(CLEAR + self._text(event), end="\n" if over else "", file=sys.stderr, flush=True)
-        elif over:
-            print(self._text(event), file=sys.stderr, flush=True)
-
-    def _text(self, event: Written) -> str:
-        spent = time.perf_counter() - self._begun
-        text = f"{event.part}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
-        if event.done == event.total:
-            return f"{text} in {seconds_text(spent)}"
-        return f"{text}, {seconds_text(spent * (event.total / event.done - 1))} left"

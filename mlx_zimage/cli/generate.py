@@ -1,7 +1,9 @@
 """`generate`: pictures from a prompt."""
 
 import dataclasses
+import sys
 import warnings
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,16 +13,20 @@ import numpy as np
 import typer
 
 from .. import __version__
+from ..checkpoints import cache
+from ..checkpoints.convert import Plan
+from ..checkpoints.parts import default_dtype
 from ..errors import RequestError
 from ..images.files import check_writable, save_array
 from ..images.png import save_png
 from ..pipeline import PromptTruncatedWarning, ZImage
 from ..request import Request, Result
 from ..sampling.noise import random_seed
-from .progress import JSON, Reporter, reporter
+from .progress import JSON, ByteMeter, Reporter, reporter
+from .source import DOWNLOAD, OFFLINE, REVISION, find
 
 PROMPT = "What to draw."
-MODEL = "A name (demo, turbo, base), a Hub repo id, or a folder in the official layout."
+MODEL = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
 QUANT = "Quantize the weights on loading: 3, 4, 5, 6, 8, mxfp4, mxfp8 or nvfp4."
 SEED = "One picture for each: --seed 1 2 3. Drawn at random and shown if left out."
 GUIDANCE = "Strength of the negative prompt; 0 is off. ComfyUI's cfg minus 1."
@@ -33,6 +39,7 @@ OUTPUT = "A .png file; with several seeds, the name takes each seed. Default: zi
 LATENTS = "A .npy file of initial latents, in place of a seed."
 EMBEDS = "A .npy file of a prompt embedding (length, width), in place of a prompt."
 SAVE_EMBEDS = "Write the prompt's embedding to this .npy file; one picture only."
+NO_CACHE = "Quantize in memory each time: keep no quantized copy of a large model (with --q)."
 SAVE_LATENTS = "Write the final latents to this .npy file; one picture only."
 
 
@@ -58,6 +65,10 @@ def generate(
     save_embeds: Annotated[Path | None, typer.Option(help=SAVE_EMBEDS)] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
     memory: Annotated[str, typer.Option(help="auto, resident or staged.")] = "auto",
+    revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
+    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD)] = False,
+    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE)] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help=NO_CACHE)] = False,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Make pictures from a prompt with Z-Image."""
@@ -84,10 +95,15 @@ def generate(
         if len(requests) > 1:
             raise RequestError("arrays are saved of one picture; give one --seed")
         check_writable(target, ".npy", overwrite=overwrite)
-    quantize = int(q) if q in ("3", "4", "5", "6", "8") else q
+    if no_cache and q is None:
+        raise typer.BadParameter("it cannot act without --q", param_hint="--no-cache")
+    quantize = int(q) if q is not None and q.isdecimal() else q
+    path = find(model, revision, download, offline, json)
+    if quantize is not None and not no_cache:
+        path, quantize = _kept(path, quantize, dtype, json)
     with reporter(json) as report:
         report.loading(model)
-        zimage = ZImage.load(model, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
+        zimage = ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
         for request, file in zip(requests, outputs, strict=True):
             result = _follow(zimage, request, report)
             save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
@@ -96,6 +112,24 @@ def generate(
             if save_embeds is not None:
                 save_array(_as_numpy(result.prompt_embeds), save_embeds, overwrite=overwrite)
             report.saved(result, file)
+
+
+def _kept(
+    path: Path, quantize: int | str, dtype: str | None, as_json: bool
+) -> tuple[Path, int | str | None]:
+    """A large model is quantized once, and read from there after that."""
+    plan = Plan.of(path, quantize=quantize, dtype=dtype or default_dtype())
+    if not cache.is_worth(plan):
+        return path, quantize
+    folder = cache.place(plan)
+    if not folder.exists() and not as_json:
+        size = f"{plan.total / 1e9:.2f} GB"
+        print(f"quantizing once, to be kept in {folder} ({size})", file=sys.stderr, flush=True)
+    meter = ByteMeter(as_json)
+    with closing(cache.make(plan)) as events:
+        for event in events:
+            meter.show(event)
+    return folder, None
 
 
 def _follow(zimage: ZImage, request: Request, report: Reporter) -> Result:

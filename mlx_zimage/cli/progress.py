@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from ..checkpoints.convert import Written
+from ..checkpoints.download import Downloaded
 from ..request import Event, Finished, Result, Started, Step, Truncated
 
 CLEAR = "\r\x1b[2K"
@@ -121,3 +123,35 @@ def seconds_text(seconds: float) -> str:
     if seconds >= 90:
         return f"{seconds / 60:.1f} min"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+
+
+class ByteMeter:
+    """A live line on a terminal, one line for each thing done in a pipe, or each event as JSON."""
+
+    def __init__(self, as_json: bool):
+        self._json = as_json
+        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._name, self._begun, self._first = "", 0.0, 0
+
+    def show(self, event: Written | Downloaded) -> None:
+        name, over = self._named(event), event.done == event.total
+        if name != self._name:
+            self._name, self._begun, self._first = name, time.perf_counter(), event.done
+        if self._json:
+            kind = type(event).__name__.lower()
+            print(json.dumps({"event": kind, **vars(event)}), flush=True)
+        elif self._live:
+            print(CLEAR + self._text(event), end="\n" if over else "", file=sys.stderr, flush=True)
+        elif over:
+            print(self._text(event), file=sys.stderr, flush=True)
+
+    def _named(self, event: Written | Downloaded) -> str:
+        return event.part if isinstance(event, Written) else "download"
+
+    def _text(self, event: Written | Downloaded) -> str:
+        spent, done = time.perf_counter() - self._begun, event.done - self._first
+        text = f"{self._name}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
+        if event.done == event.total:
+            return f"{text} in {seconds_text(spent)}"
+        left = f", {seconds_text(spent * (event.total - event.done) / done)} left" if done else ""
+        return text + left

@@ -1,13 +1,15 @@
 """Names to folders. Nothing here may touch the network."""
 
+import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_zimage import CheckpointError, DownloadError, RequestError, ZImage
-from mlx_zimage.checkpoints.hub import NAMES, locate
+from mlx_zimage.checkpoints.hub import locate
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +29,8 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"download": True}, {"revision": "v1"}])
 def test_a_folder_takes_no_hub_options(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(RequestError, match="are for the Hub"):
-        locate(tmp_path, **options)
+    with pytest.raises(RequestError, match=r"for the Hub, and .* is here; leave it out"):
+        ZImage.load(tmp_path, **options)
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "~nobody-of-this-name/x"])
@@ -57,22 +59,45 @@ def test_no_such_thing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["turbo", "base", "someone/else"])
 def test_nothing_is_downloaded_unasked(name: str) -> None:
-    repo = NAMES.get(name, name)
-    with pytest.raises(DownloadError, match=f"run: hf download {repo}"):
+    with pytest.raises(DownloadError, match=f"run: mlx-zimage download {name} "):
         ZImage.load(name)
-    with pytest.raises(DownloadError, match=f"hf download {repo} --revision v1"):
+    with pytest.raises(DownloadError, match=f"download {name} --revision v1"):
         ZImage.load(name, revision="v1")
 
 
-def test_from_the_hubs_cache(tmp_path: Path) -> None:
-    repo = tmp_path / "hub" / "models--Tongyi-MAI--Z-Image-Turbo"
-    snapshot = repo / "snapshots" / ("a" * 40)
-    snapshot.mkdir(parents=True)
+def _snapshot(cache: Path, source: Path) -> Path:
+    repo = cache / "models--Tongyi-MAI--Z-Image-Turbo"
+    shutil.copytree(source, repo / "snapshots" / ("a" * 40))
     (repo / "refs").mkdir()
     (repo / "refs/main").write_text("a" * 40)
-    (snapshot / "model_index.json").write_text("{}")
+    return repo / "snapshots" / ("a" * 40)
+
+
+def test_from_the_hubs_cache(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    snapshot = _snapshot(tmp_path / "hub", checkpoint("small"))
     assert locate("turbo") == snapshot
     assert locate("turbo", revision="a" * 40) == snapshot
+    ZImage.load("turbo", download=True)  # allowed, and not needed
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors.index.json",
+        "transformer/diffusion_pytorch_model-00002-of-00003.safetensors",
+        "text_encoder",
+    ],
+)
+def test_here_in_part(checkpoint: Callable[[str], Path], tmp_path: Path, lost: str) -> None:
+    snapshot = _snapshot(tmp_path / "hub", checkpoint("small"))
+    if (snapshot / lost).is_dir():
+        shutil.rmtree(snapshot / lost)
+    else:
+        (snapshot / lost).unlink()
+    kind = CheckpointError if lost.endswith("index.json") else DownloadError
+    with pytest.raises(kind, match=r"only in part \(it lacks|no index that says"):
+        ZImage.load("turbo")
 
 
 def test_a_download_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,5 +108,6 @@ def test_a_download_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    with pytest.raises(DownloadError, match=r"Tongyi-MAI/Z-Image-Turbo cannot be downloaded"):
-        locate("turbo", download=True)
+    said = r"Tongyi-MAI/Z-Image-Turbo cannot be downloaded: .* run later: mlx-zimage download turbo"
+    with pytest.raises(DownloadError, match=said):
+        ZImage.load("turbo", download=True)

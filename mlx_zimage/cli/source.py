@@ -1,0 +1,48 @@
+"""What a command works on: found on this machine, or fetched after saying what and how large."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import typer
+
+from ..checkpoints.download import fetch, look_up
+from ..checkpoints.hub import local, locate
+from ..errors import DownloadError
+from .progress import ByteMeter
+
+DOWNLOAD = "Fetch the model from the Hub, if it is not on this machine, without asking."
+OFFLINE = "Do not ask the Hub anything, not even how large a model is."
+REVISION = "A branch, tag or commit on the Hub."
+
+
+def find(source: str, revision: str | None, download: bool, offline: bool, as_json: bool) -> Path:
+    if download and (offline or local(source) is not None):
+        why = "--offline forbids it" if offline else f"{source} is on this machine"
+        raise typer.BadParameter(f"it cannot act: {why}", param_hint="--download")
+    try:
+        return locate(source, revision)
+    except DownloadError:
+        if offline:
+            raise
+    remote = look_up(source, revision)
+    what = f"{remote.repo}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB"
+    if not download and not _agreed(what, as_json):
+        raise DownloadError(
+            f"{what}, are not on this machine, and nothing is downloaded unasked; give --download "
+            "(the model named demo is here already)"
+        )
+    if not as_json:
+        print(f"fetching {what}", file=sys.stderr, flush=True)
+    meter = ByteMeter(as_json)
+    with closing(fetch(remote)) as events:
+        for event in events:
+            meter.show(event)
+    return locate(source, revision)
+
+
+def _agreed(what: str, as_json: bool) -> bool:
+    """Asked of a person at a terminal."""
+    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{what}, are not on this machine. Fetch them?", err=True)

@@ -1,0 +1,131 @@
+"""A small server that speaks the Hub's protocol, and misbehaves as it is told."""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+COMMIT = "c" * 40
+LARGE = ".safetensors"  # kept as the Hub keeps large files: under their SHA-256
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves a folder as the repository `owner/model`."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder = folder
+        self.status = 0  # answer everything with it
+        self.cut: dict[str, int] = {}  # after so many bytes of a file the connection ends, once
+        self.wrong: set[str] = set()  # files whose hash is told wrong
+        self.token: str | None = None
+        self.slow = 0.0  # seconds before each piece
+        self.asked: list[tuple[str, str, str | None]] = []  # method, path, range
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that goes away is what some tests want."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def sha256(self, name: str) -> str:
+        if name in self.wrong:
+            return "0" * 64
+        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+
+    def siblings(self) -> list[dict[str, Any]]:
+        found = []
+        for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            name, size = file.relative_to(self.folder).as_posix(), file.stat().st_size
+            entry: dict[str, Any] = {"rfilename": name, "size": size, "blobId": "b" * 40}
+            if name.endswith(LARGE):
+                entry["lfs"] = {"size": size, "sha256": self.sha256(name), "pointerSize": 130}
+            found.append(entry)
+        return found
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        hub, path = self.server, self.path.partition("?")[0]
+        hub.asked.append((self.command, path, self.headers.get("Range")))
+        if hub.status:
+            self._error(hub.status, "Trouble")
+        elif hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            self._error(401, "RepoNotFound")
+        elif path.startswith("/api/models/owner/model"):
+            self._contents(path.partition("/revision/")[2] or "main", body)
+        elif not path.startswith("/owner/model/resolve/"):
+            self._error(404, "RepoNotFound")
+        elif not (hub.folder / path.split("/", 5)[5]).is_file():
+            self._error(404, "EntryNotFound")
+        else:
+            self._file(path.split("/", 5)[5], body)
+
+    def _contents(self, revision: str, body: bool) -> None:
+        if revision not in ("main", "v1", COMMIT):
+            self._error(404, "RevisionNotFound")
+            return
+        content = {"id": "owner/model", "sha": COMMIT, "siblings": self.server.siblings()}
+        self._send(200, json.dumps(content).encode(), {}, body)
+
+    def _file(self, name: str, body: bool) -> None:
+        data, status = (self.server.folder / name).read_bytes(), 200
+        headers = {"ETag": f'"{self.server.sha256(name)}"', "X-Repo-Commit": COMMIT}
+        headers |= {"X-Linked-Size": str(len(data)), "Accept-Ranges": "bytes"}
+        if wanted := self.headers.get("Range"):
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+            data, status = data[start:], 206
+        self._send(status, data, headers, body, self.server.cut.pop(name, None) if body else None)
+
+    def _error(self, status: int, code: str) -> None:
+        self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code}, body=True)
+
+    def _send(
+        self, status: int, data: bytes, headers: dict[str, str], body: bool, cut: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if not body or self.command == "HEAD":
+            return
+        for start in range(0, len(data) if cut is None else cut, 1 << 16):
+            time.sleep(self.server.slow)
+            self.wfile.write(data[start : min(start + (1 << 16), cut or len(data))])
+        if cut is not None:
+            self.close_connection = True
+            self.connection.close()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Hub]:
+    hub = Hub(folder)
+    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        hub.shutdown()
+        hub.server_close()
+        thread.join()
