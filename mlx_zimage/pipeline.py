@@ -18,6 +18,7 @@ import numpy as np
 from .checkpoints.download import find
 from .checkpoints.folder import Checkpoint
 from .checkpoints.parts import Parts
+from .checkpoints.quantize import Quantization
 from .checkpoints.shards import read_json
 from .checkpoints.tensors import Part
 from .errors import CheckpointError, LoraError, OutOfMemoryError
@@ -89,7 +90,8 @@ class ZImage:
         if loras:
             raise LoraError("LoRA files cannot be loaded yet; leave loras empty")
         checkpoint = Checkpoint.open(find(source, download=download, revision=revision))
-        return cls(checkpoint, Parts(checkpoint, quantize, dtype, memory), quantize)
+        quantization = None if quantize is None else Quantization.parse(quantize)
+        return cls(checkpoint, Parts(checkpoint, quantization, dtype, memory), quantize)
 
     def capabilities(self) -> Capabilities:
         defaults = Defaults.of(self._checkpoint, self._scheduler)

@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
+from mlx_zimage.checkpoints.folder import official_shape
 from mlx_zimage.checkpoints.quantize import CHOICES, Quantization
 from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
 from mlx_zimage.checkpoints.writer import outputs
@@ -26,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    parts = {part: _tensors(_model(part, folder)) for part in PARTS}
+    parts = {part: of_configs(part, folder) for part in PARTS}
     print("| | transformer | text encoder | VAE | all | the largest part |")
     print("|---|---|---|---|---|---|")
     choices = (None, *reversed(CHOICES[:5]), *CHOICES[5:])
@@ -43,6 +44,17 @@ def _size(part: Part, tensors: dict[str, Tensor], choice: int | str | None) -> i
     return sum(output.size for output in outputs(tensors, packings, mx.bfloat16))
 
 
+def of_configs(part: Part, folder: Path) -> dict[str, Tensor]:
+    """The part's tensors, without their numbers."""
+    parameters = tree_flatten(_model(part, folder).parameters())
+    return {
+        key: Tensor(
+            key, official_shape(array.shape), "BF16", ("", number), lambda _, __: mx.array(0)
+        )
+        for number, (key, array) in enumerate(cast(list[tuple[str, mx.array]], parameters))
+    }
+
+
 def _model(part: Part, folder: Path) -> nn.Module:
     config: dict[str, Any] = json.loads((folder / part / "config.json").read_text("utf-8"))
     if part == "transformer":
@@ -50,14 +62,6 @@ def _model(part: Part, folder: Path) -> nn.Module:
     if part == "text_encoder":
         return TextEncoder(TextEncoderConfig.from_dict(config), whole=True)
     return Autoencoder(AutoencoderConfig.from_dict(config))
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
-    return {
-        key: Tensor(key, array.shape, "BF16", ("", 0), lambda _, __: mx.array(0))
-        for key, array in parameters
-    }
 
 
 if __name__ == "__main__":

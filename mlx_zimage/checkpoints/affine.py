@@ -14,10 +14,21 @@ CLIPPED = (0.0, 0.5)
 """Where the search begins at either end of a group, in steps inside its smallest and largest."""
 REFITS = 2
 TINY = 1e-8  # in place of a step of zero
+AT_ONCE = {mx.DeviceType.cpu: 1 << 19, mx.DeviceType.gpu: 1 << 23}
+"""Numbers: what fits a CPU's cache is 2.5 times as fast as 16 million; a GPU wants more."""
 
 
 def search(array: mx.array, packing: Packing) -> list[mx.array]:
     """As `mx.quantize` has it, and nearer: never worse in any group."""
+    rows = max(AT_ONCE[mx.default_device().type] // array.shape[1], 1)
+    pieces = []
+    for start in range(0, len(array), rows):
+        pieces.append(_search(array[start : start + rows], packing))
+        mx.eval(pieces[-1])
+    return [mx.concatenate(list(arrays)) for arrays in zip(*pieces, strict=True)]
+
+
+def _search(array: mx.array, packing: Packing) -> list[mx.array]:
     top, kind = 2**packing.bits - 1, array.dtype
     groups = array.astype(mx.float32).reshape(len(array), -1, packing.group_size)
     found = _searched(groups, top, kind)
@@ -77,7 +88,6 @@ def _searched(groups: mx.array, top: int, kind: mx.Dtype) -> _Line:
             fitted, explained = _fit(centred, levels)
             best = fitted.where(explained > most, best)
             most = mx.maximum(explained, most)
-        mx.eval(best.scale, best.bias, most)
     for _ in range(REFITS):
         best, _ = _fit(centred, best.levels(centred, top))
     scale = _not_zero(best.scale.astype(kind).astype(mx.float32))

@@ -55,27 +55,31 @@ class Plan:
         source: Path,
         *,
         quantize: int | str | None = None,
+        text_encoder: int | str | None = None,
         group_size: int | None = None,
         dtype: str = "bfloat16",
         only: str | None = None,
         base: str | Path = "turbo",
     ) -> "Plan":
+        """`text_encoder`: how it is quantized, where it is not as the transformer is."""
         if dtype not in DTYPES:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if only is not None and only not in PARTS:
             raise RequestError(f"only must be one of {', '.join(PARTS)}, not {only!r}")
-        if group_size is not None and quantize is None:
-            raise RequestError("a group size is for quantizing; say how many bits as well")
-        checkpoint = Checkpoint.open(
-            source, base
-        )  # so that a broken one fails here, with its reason
+        if quantize is None and (group_size is not None or text_encoder is not None):
+            raise RequestError("say how the transformer is quantized as well, or nothing of it")
+        if text_encoder is not None and only not in (None, "text_encoder"):
+            raise RequestError(f"the text encoder's bits have no effect on the {only} alone")
+        asked = quantize if text_encoder is None else text_encoder
+        wanted: dict[Part, int | str | None] = {"transformer": quantize, "text_encoder": asked}
+        checkpoint = Checkpoint.open(source, base)  # a broken one fails here, with its reason
         chosen: dict[Part, Packings] = {}
         for part in [part for part in PARTS if only in (None, part)]:
-            tensors = checkpoint.weights[part]
-            if quantize is None:
+            tensors, value = checkpoint.weights[part], wanted.get(part)
+            if value is None:
                 chosen[part] = stored(tensors)
             else:
-                chosen[part] = Quantization.parse(quantize, group_size).choose(part, tensors)
+                chosen[part] = Quantization.parse(value, group_size).choose(part, tensors)
         return cls(checkpoint, dtype, chosen)
 
     def tensors(self, part: Part) -> dict[str, Tensor]:

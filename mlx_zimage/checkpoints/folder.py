@@ -156,7 +156,7 @@ class Checkpoint:
                 f"{file} describes no model that can be built: {error}"
             ) from error
         parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
-        expected = {key: _official(value.shape) for key, value in parameters}
+        expected = {key: official_shape(value.shape) for key, value in parameters}
         folder, found = self.path / part, self.needed(part)
         if missing := [key for key in expected if key not in found]:
             raise CheckpointError(
@@ -221,7 +221,7 @@ def _turned(array: mx.array) -> mx.array:
     return mx.contiguous(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
 
 
-def _official(shape: tuple[int, ...]) -> tuple[int, ...]:
+def official_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape in the file of a weight that has `shape` in MLX."""
     if len(shape) != 4:
         return shape

@@ -26,9 +26,12 @@ class Parts:
     """`memory`: "resident" keeps every part, "staged" only the one in use, "auto" chooses."""
 
     def __init__(
-        self, checkpoint: Checkpoint, quantize: int | str | None, dtype: str | None, memory: str
+        self,
+        checkpoint: Checkpoint,
+        quantization: Quantization | None,
+        dtype: str | None,
+        memory: str,
     ):
-        quantization = None if quantize is None else Quantization.parse(quantize)
         self.dtype = default_dtype() if dtype is None else dtype
         if self.dtype not in DTYPES:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")

@@ -87,7 +87,7 @@ def read_header(file: Path) -> dict[str, Entry]:
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
             if length > min(MAX_HEADER, size - 8):
                 raise CheckpointError(f"{file} is truncated or no safetensors file; {AGAIN}")
-            header = json.loads(handle.read(length))
+            header = json.loads(handle.read(length), object_pairs_hook=_once)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
     if not isinstance(header, dict):
@@ -99,6 +99,14 @@ def read_header(file: Path) -> dict[str, Entry]:
     }
     _check_cover(file, entries, 8 + length, size)
     return entries
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the header names '{next(k for k in keys if keys.count(k) > 1)}' twice")
+    return found
 
 
 def _check_cover(file: Path, entries: dict[str, Entry], start: int, size: int) -> None:

@@ -21,7 +21,7 @@ GROUP_SIZES = {
     ("nvfp4", 4): (16,),
 }
 """What MLX can compute with: by mode and bits, the usual group size first."""
-CHUNK = 32_000_000  # numbers that are read at once
+CHUNK = 8_000_000  # numbers that are read at once
 
 
 @dataclass(frozen=True)

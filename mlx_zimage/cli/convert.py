@@ -15,6 +15,7 @@ from .source import DOWNLOAD, OFFLINE, REVISION, find
 SOURCE = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
 OUT = "The folder to write."
 QUANT = "Bits: 3, 4, 5, 6 or 8; or mxfp4, mxfp8, nvfp4."
+ENCODER = "The same for the text encoder, where it is to have another; it needs --q."
 GROUP = "Weights that share a scale: 32, 64 (the default) or 128, for the bits that take it."
 ONLY = "Write one part alone: transformer, text_encoder or vae."
 BASE = "Where a file that is not a whole checkpoint has the rest from: a name, repo or folder."
@@ -25,6 +26,7 @@ def convert(
     source: Annotated[str, typer.Argument(help=SOURCE)],
     out: Annotated[Path | None, typer.Argument(help=OUT)] = None,
     q: Annotated[str | None, typer.Option("--q", help=QUANT)] = None,
+    q_text_encoder: Annotated[str | None, typer.Option(help=ENCODER)] = None,
     group_size: Annotated[int | None, typer.Option(help=GROUP)] = None,
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     only: Annotated[str | None, typer.Option(help=ONLY)] = None,
@@ -41,10 +43,10 @@ def convert(
         raise typer.BadParameter("--plan writes nothing: give it, or OUT", param_hint="OUT")
     if force and plan:
         raise typer.BadParameter("it cannot act with --plan", param_hint="--force")
-    quantize = int(q) if q is not None and q.isdecimal() else q
     planned = Plan.of(
         find(source, revision, download, offline, json),
-        quantize=quantize,
+        quantize=_number(q),
+        text_encoder=_number(q_text_encoder),
         group_size=group_size,
         dtype=dtype,
         only=only,
@@ -64,6 +66,10 @@ def verify(folder: Annotated[Path, typer.Argument(help="A folder that convert wr
     """Hold a converted checkpoint against its manifest: hashes, shapes, finite numbers."""
     for name in conversion.verify(folder):
         print(f"{name}: right", flush=True)
+
+
+def _number(value: str | None) -> int | str | None:
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -245,23 +244,68 @@ def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("delay", [0.2, 0.35, 0.5, 0.7, 0.9])
-def test_killed(source: Path, tmp_path: Path, delay: float) -> None:
-    """At any moment: nothing that loads is left behind, and the next run is not disturbed."""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mlx_zimage.checkpoints.convert import Plan, convert
+
+source, out, point = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+plan, count = Plan.of(source, quantize=8, only=None), 0
+
+def touched(event, arguments):  # each time the program opens, makes, renames or removes something
+    global count
+    if event == "open" or event.startswith(("os.", "shutil.")):
+        count += 1
+        if count == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(touched)
+list(convert(plan, out, force=True))
+print(count)
+"""
+
+
+def _killed(source: Path, out: Path, point: int) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", KILLED, str(source), str(out), str(point)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_killed_at_any_moment(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The old output stands, or the new one, whole; and the next run is not disturbed."""
+    source, out = checkpoint("demo"), tmp_path / "out"
+    done = _killed(source, out, 0)
+    points = int(done.stdout)
+    (out / "old").write_text("")
+    for point in [*range(1, points - 8, max(points // 8, 1)), *range(points - 8, points + 1)]:
+        assert _killed(source, out, point).returncode == -signal.SIGKILL
+        [*verify(out)]
+        assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.part"}
+    list(convert(source, out, force=True))
+    assert os.listdir(tmp_path) == ["out"] and not (out / "old").exists()
+
+
+def test_a_disk_that_fills_up(source: Path, tmp_path: Path) -> None:
+    """No file may pass 200 kB: an error of the system's own, and the old output untouched."""
     out = tmp_path / "out"
-    script = Path(__file__).parents[2] / "convert.py"
-    running = subprocess.Popen(
-        [sys.executable, str(script), str(source), str(out)], stderr=subprocess.DEVNULL
-    )
-    time.sleep(delay)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
-    if out.exists():  # it was quicker: then it must be whole
-        ZImage.load(out)
-        shutil.rmtree(out)
     list(convert(source, out))
-    ZImage.load(out)
-    assert os.listdir(tmp_path) == ["out"]
+    before = (out / MANIFEST).read_bytes()
+    script = Path(__file__).parents[2] / "convert.py"
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "-", sys.executable, script]
+    done = subprocess.run(
+        [*limited, source, out, "--force", "--dtype", "float32"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == f"error: cannot write {out}: [Errno 27] File too large"
+    assert (out / MANIFEST).read_bytes() == before and os.listdir(tmp_path) == ["out"]
+    [*verify(out)]
+
+
+def test_a_place_that_cannot_be_written(source: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot write /proc/out"):
+        list(convert(source, Path("/proc/out")))
 
 
 def test_numbers_that_a_dtype_cannot_hold(source: Path, tmp_path: Path) -> None:
@@ -316,6 +360,16 @@ def test_quantized_again_is_passed_through(
     pictures = [ZImage.load(tmp_path / name).generate("x", **DRAWN) for name in ("q4", "q8")]
     likeness = cosine(pictures[1].latents, np.array(pictures[0].latents))
     assert likeness > 0.999, likeness
+
+
+def test_a_text_encoder_of_its_own_bits(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    list(convert(checkpoint("even"), tmp_path / "out", quantize=4, text_encoder=8))
+    for part, bits in (("transformer", 4), ("text_encoder", 8)):
+        config = json.loads((tmp_path / "out" / part / "config.json").read_text())
+        assert config["quantization"]["bits"] == bits
+    model = ZImage.load(tmp_path / "out")
+    model.generate("x", **DRAWN)
+    assert model.capabilities().quantize == 4
 
 
 @pytest.mark.parametrize("group_size", [32, 64])

@@ -13,8 +13,9 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_zimage import CheckpointError, ZImage
-from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoints.folder import Checkpoint, _packed
 from mlx_zimage.checkpoints.shards import read_header
+from mlx_zimage.checkpoints.tensors import Packing, Tensor
 from tests.checkpoints.broken import (
     copy,
     drop_tensor,
@@ -100,6 +101,27 @@ def test_loading_peaks_below_one_and_a_half_models(checkpoint: Callable[[str], P
     print(f"loading {size / 1e6:.1f} MB of bfloat16 from float32 peaked at {peak / 1e6:.1f} MB")
     assert peak < 1.5 * size
     del model
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantizing_peaks_below_the_result_and_one_tensor(bits: int) -> None:
+    """A matrix of 31 million numbers, 126 MB in float32, is never whole in memory."""
+    shape = (15360, 2048)
+    tile = mx.random.normal((64, shape[1]), key=mx.random.key(0))
+
+    def rows(start: int, stop: int) -> mx.array:
+        return mx.concatenate([tile] * -(-(stop - start) // 64))[: stop - start]
+
+    tensor = Tensor("x", shape, "F32", ("", 0), rows)
+    mx.eval(tile)
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    filled = _packed("x", tensor, Packing("affine", bits, 64), mx.bfloat16)
+    mx.eval([array for _, array in filled])
+    peak, size = mx.get_peak_memory() - before, sum(array.nbytes for _, array in filled)
+    print(f"{bits} bits: {size / 1e6:.0f} MB came of 126, at a peak of {peak / 1e6:.0f} MB")
+    assert peak < size + 4 * shape[0] * shape[1]
 
 
 def _error(folder: Path) -> str:
@@ -201,6 +223,17 @@ def test_keys_the_index_does_not_list(folder: Path) -> None:
     index = folder / "transformer" / INDEX
     edit_json(index, lambda data: data["weight_map"].pop("cap_pad_token"))
     assert "does not list tensor 'cap_pad_token'" in _error(folder)
+
+
+def test_a_key_that_comes_twice(single: Path) -> None:
+    file = next((single / "vae").glob("*.safetensors"))
+    data = file.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = data[8 : 8 + length].decode().rstrip()
+    key, entry = next(iter({k: v for k, v in json.loads(header).items() if k[0] != "_"}.items()))
+    twice = f"{header[:-1]},{json.dumps(key)}:{json.dumps(entry)}}}".encode()
+    file.write_bytes(struct.pack("<Q", len(twice)) + twice + data[8 + length :])
+    assert f"the header names '{key}' twice" in _error(single)
 
 
 def test_a_wrong_shape(single: Path) -> None:

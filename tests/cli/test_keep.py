@@ -59,11 +59,11 @@ def test_generate_says_what_it_fetches(hub: Hub) -> None:
     assert "is not on this machine, and nothing is downloaded unasked" in offline.stderr
     unasked = run(hub, *asked)
     assert unasked.returncode == 1 and unasked.stderr.count("\n") == 1
-    assert "owner/model: 18 files, 0.01 GB, are not on this machine" in unasked.stderr
+    assert "owner/model: 19 files, 0.01 GB, are not on this machine" in unasked.stderr
     assert "give --download (the model named demo is here already)" in unasked.stderr
     done = run(hub, *asked, "--download")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("fetching owner/model: 18 files, 0.01 GB\ndownload: ")
+    assert done.stderr.startswith("fetching owner/model: 19 files, 0.01 GB\ndownload: ")
     hub.status = 503
     assert run(hub, *asked, "--overwrite").returncode == 0
 

@@ -1,0 +1,112 @@
+"""Conversions at full size, measured: time and peak memory of `convert.py`.
+
+    python -m tools.full_size CONFIGS WORK [--dtype bfloat16] [--q 4 8 ...]
+
+CONFIGS is a folder in the official layout, of which only the configs, tokenizer and scheduler are
+used. WORK/DTYPE gets random weights in the shapes that they say, once (21 GB in bfloat16), and each
+conversion of it is written to WORK/out, measured and removed. Beside them stands the time to read
+the source once, and to write as many bytes as the output has.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlx.core as mx
+
+from mlx_zimage.checkpoints.convert import STEM, STEMS
+from mlx_zimage.checkpoints.parts import DTYPES
+from mlx_zimage.checkpoints.tensors import PARTS, Tensor
+from mlx_zimage.checkpoints.writer import outputs, write
+from tools.recipes import of_configs
+
+SCALE = 0.02  # of the weights
+BLOCK = 1 << 24  # bytes that are read or written at once
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("configs", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--dtype", default="bfloat16", choices=list(DTYPES))
+    parser.add_argument("--q", nargs="+", default=["4"])
+    options = parser.parse_args()
+    source, out = options.work / options.dtype, options.work / "out"
+    if not source.is_dir():
+        _write_source(options.configs, source, options.dtype)
+    size, seconds = _read(source)
+    print(f"source: {size / 1e9:.2f} GB of {options.dtype}, read once in {seconds:.0f} s")
+    print("| | size | seconds | of these writing as much | peak RSS |")
+    print("|---|---|---|---|---|")
+    for choice in options.q:
+        seconds, peak = _measured(source, out, choice)
+        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        shutil.rmtree(out)
+        writing = _write(options.work / "plain", size)
+        cells = f"{size / 1e9:.2f} GB | {seconds:.0f} | {writing:.0f} | {peak / 1e9:.2f} GB"
+        print(f"| `--q {choice}` | {cells} |", flush=True)
+
+
+def _write_source(configs: Path, out: Path, dtype: str) -> None:
+    """Normal numbers, the same tile over and over."""
+    part_folder = out.with_name(f"{out.name}.part")
+    shutil.rmtree(part_folder, ignore_errors=True)
+    weights = ("*.safetensors", "*.safetensors.index.json")
+    shutil.copytree(configs, part_folder, ignore=shutil.ignore_patterns(*weights))
+    tile = (mx.random.normal((1 << 22,), key=mx.random.key(0)) * SCALE).astype(DTYPES[dtype])
+    for part in PARTS:
+        tensors = {key: _random(tensor, tile) for key, tensor in of_configs(part, configs).items()}
+        items = outputs(tensors, {}, DTYPES[dtype])
+        for _ in write(part_folder / part, STEMS.get(part, STEM), items):
+            mx.clear_cache()
+    part_folder.rename(out)
+
+
+def _random(like: Tensor, tile: mx.array) -> Tensor:
+    def rows(start: int, stop: int) -> mx.array:
+        shape = (stop - start, *like.shape[1:])
+        count = (stop - start) * like.count // max(like.shape[0], 1)
+        return mx.concatenate([tile] * -(-count // tile.size))[:count].reshape(shape)
+
+    return Tensor(like.where, like.shape, like.kind, like.place, rows)
+
+
+def _measured(source: Path, out: Path, choice: str) -> tuple[float, int]:
+    """Seconds, and the peak of the process's resident memory."""
+    script = Path(__file__).parents[1] / "convert.py"
+    command = [sys.executable, str(script), str(source), str(out), "--q", choice, "--force"]
+    begun = time.perf_counter()
+    pid = subprocess.Popen(command).pid
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"convert.py ended with {os.waitstatus_to_exitcode(status)}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return time.perf_counter() - begun, usage.ru_maxrss * unit
+
+
+def _read(folder: Path) -> tuple[int, float]:
+    begun, size = time.perf_counter(), 0
+    for file in sorted(folder.rglob("*.safetensors")):
+        with file.open("rb", buffering=0) as handle:
+            while piece := handle.read(BLOCK):
+                size += len(piece)
+    return size, time.perf_counter() - begun
+
+
+def _write(file: Path, size: int) -> float:
+    begun = time.perf_counter()
+    with file.open("wb", buffering=0) as handle:
+        for _ in range(0, size, BLOCK):
+            handle.write(b"\0" * BLOCK)
+        os.fsync(handle.fileno())
+    seconds = time.perf_counter() - begun
+    file.unlink()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
