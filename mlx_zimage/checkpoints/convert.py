@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -60,6 +60,7 @@ class Plan:
         dtype: str = "bfloat16",
         only: str | None = None,
         base: str | Path = "turbo",
+        beside: Sequence[Path] = (),
     ) -> "Plan":
         """`text_encoder`: how it is quantized, where it is not as the transformer is."""
         if dtype not in DTYPES:
@@ -72,7 +73,9 @@ class Plan:
             raise RequestError(f"the text encoder's bits have no effect on the {only} alone")
         asked = quantize if text_encoder is None else text_encoder
         wanted: dict[Part, int | str | None] = {"transformer": quantize, "text_encoder": asked}
-        checkpoint = Checkpoint.open(source, base)  # a broken one fails here, with its reason
+        checkpoint = Checkpoint.open(
+            source, base, beside
+        )  # a broken one fails here, with its reason
         chosen: dict[Part, Packings] = {}
         for part in [part for part in PARTS if only in (None, part)]:
             tensors, value = checkpoint.weights[part], wanted.get(part)

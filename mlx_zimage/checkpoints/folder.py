@@ -6,6 +6,7 @@ time is cast, turned and quantized, and what it came from is dropped.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
@@ -38,11 +39,16 @@ class Checkpoint:
     weights: dict[Part, dict[str, Tensor]]
 
     @classmethod
-    def open(cls, path: Path, base: str | Path = "turbo") -> "Checkpoint":
-        """A folder in the official layout; or other files, that have what they lack from `base`."""
+    def open(
+        cls, path: Path, base: str | Path = "turbo", beside: Sequence[Path] = ()
+    ) -> "Checkpoint":
+        """A folder in the official layout; or other files, that have what they lack from `base`.
+
+        The parts in the files `beside` go before those of a folder.
+        """
         is_official = any((path / part / "config.json").is_file() for part in PARTS)
-        found = {} if is_official else read_files(path)
-        home = _base(path, [*found], base) if found else path
+        found = read_files(beside if is_official else [path, *beside])
+        home = path if is_official or not found else _base(path, [*found], base)
         configs = {part: read_json(home / part / "config.json") for part in PARTS}
         where = {part: str(home / part / "config.json") for part in PARTS}
         text_encoder = TextEncoderConfig.from_dict(configs["text_encoder"], where["text_encoder"])

@@ -18,6 +18,7 @@ QUANT = "Bits: 3, 4, 5, 6 or 8; or mxfp4, mxfp8, nvfp4."
 ENCODER = "The same for the text encoder, where it is to have another; it needs --q."
 GROUP = "Weights that share a scale: 32, 64 (the default) or 128, for the bits that take it."
 ONLY = "Write one part alone: transformer, text_encoder or vae."
+WITH = "A file or folder with other parts, as a text encoder or a VAE; may be given again."
 BASE = "Where a file that is not a whole checkpoint has the rest from: a name, repo or folder."
 PLAN = "Print what would be written and how large it is, and write nothing."
 
@@ -30,6 +31,7 @@ def convert(
     group_size: Annotated[int | None, typer.Option(help=GROUP)] = None,
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     only: Annotated[str | None, typer.Option(help=ONLY)] = None,
+    beside: Annotated[list[Path] | None, typer.Option("--with", help=WITH)] = None,
     base: Annotated[str, typer.Option(help=BASE)] = "turbo",
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
@@ -51,6 +53,7 @@ def convert(
         dtype=dtype,
         only=only,
         base=base,
+        beside=beside or (),
     )
     if out is None:
         _show_plan(planned, json)

@@ -4,7 +4,7 @@ The kind of a file is seen from its content, never from its name. One reader for
 numbers, one table for each way of naming them; what follows is the same for all.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import CheckpointError
@@ -34,13 +34,11 @@ def read_file(file: Path) -> dict[Part, dict[str, Tensor]]:
     return _known(file, read_gguf(file) if start == MAGIC else _numbers(read_header(file)))
 
 
-def read_files(path: Path) -> dict[Part, dict[str, Tensor]]:
-    """The parts in one file, or in the files that lie side by side in a folder."""
-    if path.is_file():
-        return read_file(path)
+def read_files(paths: Sequence[Path]) -> dict[Part, dict[str, Tensor]]:
+    """The parts in these files, and in what lies side by side in these folders."""
     found: dict[Part, dict[str, Tensor]] = {}
     homes: dict[Part, Path] = {}
-    for home, held in _held(path):
+    for home, held in (pair for path in paths for pair in _held(path)):
         for part, tensors in held.items():
             if part in found:
                 raise CheckpointError(
@@ -52,6 +50,9 @@ def read_files(path: Path) -> dict[Part, dict[str, Tensor]]:
 
 def _held(path: Path) -> Iterator[tuple[Path, dict[Part, dict[str, Tensor]]]]:
     """Each file, and the shards that an index binds together."""
+    if path.is_file():
+        yield path, read_file(path)
+        return
     bound = {index.parent for index in path.rglob("*.safetensors.index.json")}
     for folder in sorted(bound):
         yield folder, _known(folder, _numbers(find_weights(folder)))

@@ -83,15 +83,22 @@ def _split(source: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", ["all in one", "split", "transformer alone"])
+@pytest.mark.parametrize("form", ["all in one", "split", "given together", "transformer alone"])
 def test_draws_what_the_folder_draws(source: Path, tmp_path: Path, form: str) -> None:
-    if form == "split":
+    beside: list[Path] = []
+    if form == "given together":
+        files = _split(source, tmp_path / "files")
+        path, *beside = sorted(files.rglob("*.safetensors"))
+    elif form == "split":
         path = _split(source, tmp_path / "files")
     elif form == "all in one":
         path = _all_in_one(source, tmp_path / "all.safetensors")
     else:
         path = foreign.write(tmp_path / "one.safetensors", foreign.transformer(source))
-    list(convert(Plan.of(path, dtype="float32", base=source), tmp_path / "out"))
+    plan = Plan.of(path, dtype="float32", base=source, beside=beside)
+    held = {Path(t.place[0]) for part in PARTS for t in plan.tensors(part).values()}
+    assert form != "given together" or held == {path, *beside}
+    list(convert(plan, tmp_path / "out"))
     a, b = (ZImage.load(folder).generate("x", **DRAWN) for folder in (source, tmp_path / "out"))
     assert mx.array_equal(a.latents, b.latents)
     assert np.array_equal(np.asarray(a.image), np.asarray(b.image))
