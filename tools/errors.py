@@ -18,7 +18,7 @@ from mlx_zimage.checkpoints import quantize
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.hub import DEMO
 from mlx_zimage.checkpoints.parts import Parts
-from mlx_zimage.checkpoints.quantize import CHOICES, Quantization, pack
+from mlx_zimage.checkpoints.quantize import BITS, MODES, Quantization, pack
 from mlx_zimage.checkpoints.tensors import PARTS, Packing
 from tools.train_demo.evaluate import held_out, prompts
 
@@ -32,7 +32,8 @@ def main() -> None:
     whole = _drawn(texts, None)
     print("| | weights | first step | last step | `mx.quantize`: weights | first | last |")
     print("|---|---|---|---|---|---|---|")
-    for choice in (*reversed(CHOICES[:5]), *CHOICES[5:]):
+    choices: tuple[int | str, ...] = (*reversed(BITS), *MODES)
+    for choice in choices:
         group = options.group_size if isinstance(choice, int) else None
         asked = Quantization.parse(choice, group)
         cells = _errors(asked, texts, whole)

@@ -15,7 +15,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from mlx_zimage.checkpoints.folder import official_shape
-from mlx_zimage.checkpoints.quantize import CHOICES, Quantization
+from mlx_zimage.checkpoints.quantize import BITS, MODES, Quantization
 from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
 from mlx_zimage.checkpoints.writer import outputs
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
@@ -30,7 +30,7 @@ def main() -> None:
     parts = {part: of_configs(part, folder) for part in PARTS}
     print("| | transformer | text encoder | VAE | all | the largest part |")
     print("|---|---|---|---|---|---|")
-    choices = (None, *reversed(CHOICES[:5]), *CHOICES[5:])
+    choices = (None, *reversed(BITS), *MODES)
     for choice in choices:
         sizes = [_size(part, parts[part], choice) / 1e9 for part in reversed(PARTS[:2])]
         sizes.append(_size("vae", parts["vae"], None) / 1e9)

@@ -19,7 +19,7 @@ AT_ONCE = {mx.DeviceType.cpu: 1 << 19, mx.DeviceType.gpu: 1 << 23}
 
 
 def search(array: mx.array, packing: Packing) -> list[mx.array]:
-    """As `mx.quantize` has it, and nearer: never worse in any group."""
+    """As `mx.quantize` has it, and nearer: in float32 no group is worse."""
     rows = max(AT_ONCE[mx.default_device().type] // array.shape[1], 1)
     pieces = []
     for start in range(0, len(array), rows):

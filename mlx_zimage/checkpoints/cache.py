@@ -1,6 +1,7 @@
 """Quantized copies of checkpoints, made once and kept until they are removed.
 
-A copy is found by what it was made of and how: the files' places, sizes and times, and the recipe.
+A copy is found by what it was made of and how: the files' places, sizes and times (all of them:
+configs and tokenizer are copied as well), and the recipe.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, RequestError
-from .convert import MANIFEST, Plan, Written, convert, describe, origin
+from .convert import MANIFEST, PART, Plan, Written, convert, copied, describe, is_busy, origin
 from .tensors import Tensor
 
+FORMAT = 1  # of the copies: another number where the same recipe comes to write other bytes
 WORTH = 1_000_000_000  # bytes at 16 bit: smaller checkpoints are quantized in a moment
 
 
@@ -42,12 +44,11 @@ def is_worth(plan: Plan) -> bool:
 
 def place(plan: Plan) -> Path:
     """Where the copy is, or would be."""
-    files = sorted(
-        {tensor.place[0] for part in plan.packings for tensor in plan.tensors(part).values()}
-    )
-    stamps = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in files]
+    weights = (tensor.place[0] for tensor in _tensors(plan))
+    files = {os.path.realpath(file) for file in [*weights, *map(str, copied(plan.checkpoint.home))]}
+    stamps = [(file, os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in sorted(files)]
     recipe = {part: describe(packings) for part, packings in plan.packings.items() if packings}
-    made = json.dumps([stamps, recipe, plan.dtype], sort_keys=True)
+    made = json.dumps([FORMAT, stamps, recipe, plan.dtype], sort_keys=True)
     name = origin(plan.checkpoint.path)[0].rpartition("--")[2]
     return home() / f"{name}-{hashlib.sha256(made.encode()).hexdigest()[:10]}"
 
@@ -71,10 +72,15 @@ def make(plan: Plan) -> Generator[Written, None, None]:
 
 
 def kept() -> list[Kept]:
+    """Copies, and what was left of those whose making was stopped."""
     if not home().is_dir():
         return []
-    folders = sorted(path for path in home().iterdir() if (path / MANIFEST).is_file())
-    return [Kept(path.name, path, _size(path)) for path in folders]
+    folders = sorted(path for path in home().iterdir() if path.is_dir())
+    return [
+        Kept(path.name, path, _size(path))
+        for path in folders
+        if (path / MANIFEST).is_file() or (path.suffix == PART and not is_busy(path))
+    ]
 
 
 def remove(name: str) -> Kept:

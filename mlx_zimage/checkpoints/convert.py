@@ -21,11 +21,12 @@ from ..errors import CheckpointError, RequestError
 from .folder import Checkpoint
 from .parts import DTYPES
 from .quantize import Packings, Quantization, stored
-from .shards import PICKLES, read_json
+from .shards import PICKLES, files_of, find_weights, read_json, tensors
 from .tensors import PARTS, Part, Tensor
 from .writer import Output, digest, outputs, write, write_json
 
-NEW, OLD = "new", "old"  # within the workspace
+PART = ".part"  # ends the workspace's name
+NEW, OLD = "new", "old"  # within it
 MANIFEST = "mlx_zimage.json"
 STEMS = {"text_encoder": "model"}  # of weight files; else diffusers' own
 STEM = "diffusion_pytorch_model"
@@ -59,7 +60,7 @@ class Plan:
         group_size: int | None = None,
         dtype: str = "bfloat16",
         only: str | None = None,
-        base: str | Path = "turbo",
+        base: str | Path | None = None,
         beside: Sequence[Path] = (),
     ) -> "Plan":
         """`text_encoder`: how it is quantized, where it is not as the transformer is."""
@@ -67,22 +68,22 @@ class Plan:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if only is not None and only not in PARTS:
             raise RequestError(f"only must be one of {', '.join(PARTS)}, not {only!r}")
-        if quantize is None and (group_size is not None or text_encoder is not None):
-            raise RequestError("say how the transformer is quantized as well, or nothing of it")
-        if text_encoder is not None and only not in (None, "text_encoder"):
-            raise RequestError(f"the text encoder's bits have no effect on the {only} alone")
-        asked = quantize if text_encoder is None else text_encoder
-        wanted: dict[Part, int | str | None] = {"transformer": quantize, "text_encoder": asked}
-        checkpoint = Checkpoint.open(
-            source, base, beside
-        )  # a broken one fails here, with its reason
+        asked: dict[Part, int | str | None] = {
+            "transformer": quantize,
+            "text_encoder": quantize if text_encoder is None else text_encoder,
+            "vae": None,
+        }
+        values = {asked[part] for part in PARTS if only in (None, part)} - {None}
+        if unused := {quantize, text_encoder} - {None} - values:
+            raise RequestError(f"quantizing to {unused.pop()!r} has no effect on the {only} alone")
+        if group_size is not None and not values:
+            raise RequestError("a group size is for quantizing; say how many bits as well")
+        how = {v: Quantization.parse(v, group_size) for v in values if v is not None}
+        checkpoint = Checkpoint.open(source, base, beside)  # a broken one fails here
         chosen: dict[Part, Packings] = {}
         for part in [part for part in PARTS if only in (None, part)]:
-            tensors, value = checkpoint.weights[part], wanted.get(part)
-            if value is None:
-                chosen[part] = stored(tensors)
-            else:
-                chosen[part] = Quantization.parse(value, group_size).choose(part, tensors)
+            found, value = checkpoint.weights[part], asked[part]
+            chosen[part] = stored(found) if value is None else how[value].choose(part, found)
         return cls(checkpoint, dtype, chosen)
 
     def tensors(self, part: Part) -> dict[str, Tensor]:
@@ -111,8 +112,7 @@ class Plan:
 
 def convert(plan: Plan, out: Path, *, force: bool = False) -> Generator[Written, None, None]:
     """Write the checkpoint, or the part of it, that the plan names."""
-    source, home = plan.checkpoint.path.resolve(), plan.checkpoint.home.resolve()
-    out = out.resolve()
+    source, home, out = plan.checkpoint.path, plan.checkpoint.home, out.resolve()
     try:
         _check_place(source, out, force)
         _check_place(home, out, force)
@@ -121,6 +121,8 @@ def convert(plan: Plan, out: Path, *, force: bool = False) -> Generator[Written,
             for part, packings in plan.packings.items():
                 yield from _write_part(plan, part, work)
                 _write_config(home / part / "config.json", work / part, plan.dtype, packings)
+            if len(plan.packings) == len(PARTS):
+                Checkpoint.open(work)  # what is published can be opened
             _write_manifest(source, work, plan)
             _publish(work, out)
     except OSError as error:
@@ -139,13 +141,23 @@ def verify(folder: Path) -> Generator[str, None, None]:
         if not isinstance(entry, dict) or digest(file) != entry.get("sha256"):
             raise CheckpointError(f"{file} is not the file that was written; convert again")
         yield name
-    checkpoint = Checkpoint.open(folder)
-    for part in PARTS:
-        for tensor in checkpoint.weights[part].values():
+    for part, written in _written_parts(folder).items():
+        for tensor in written.values():
             for start, stop in tensor.spans():
                 if not mx.isfinite(tensor.rows(start, stop)).all().item():
                     raise CheckpointError(f"{tensor.where} holds numbers that are not finite")
         yield part
+
+
+def _written_parts(folder: Path) -> dict[Part, dict[str, Tensor]]:
+    """With the shapes that a model has, where all of it was written."""
+    there = [part for part in PARTS if (folder / part).is_dir()]
+    if len(there) == len(PARTS):
+        return Checkpoint.open(folder).weights
+    return {
+        part: tensors(find_weights(folder / part), read_json(folder / part / "config.json"))
+        for part in there
+    }
 
 
 def _write_part(plan: Plan, part: Part, work: Path) -> Iterator[Written]:
@@ -177,22 +189,26 @@ def describe(packings: Packings) -> dict[str, Any]:
 
 
 def origin(source: Path) -> tuple[str, str | None]:
-    """A name for it, and its revision where it comes from the Hub."""
-    if source.parent.name == "snapshots":
-        return source.parents[1].name, source.name
+    """A name for it, and its revision where it comes from the Hub's cache."""
+    for place in (source, *source.parents):
+        if place.parent.name == "snapshots":
+            return place.parents[1].name, place.name
     return source.resolve().name, None
 
 
 def _copy_files(source: Path, work: Path, plan: Plan) -> None:
     """All that is neither weights nor written anew."""
     whole = set(plan.packings) == set(PARTS)
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+    for file in copied(source):
         name = file.relative_to(source)
-        if any(part.startswith(".") for part in name.parts) or file.name.endswith(WEIGHTS):
-            continue
-        if file.name != MANIFEST and (whole or name.parts[0] in plan.packings):
+        if whole or name.parts[0] in plan.packings:
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, work / name)
+
+
+def copied(home: Path) -> list[Path]:
+    """What lies beside the weights."""
+    return [f for f in files_of(home) if not f.name.endswith(WEIGHTS) and f.name != MANIFEST]
 
 
 def _write_manifest(source: Path, work: Path, plan: Plan) -> None:
@@ -217,20 +233,32 @@ def _write_manifest(source: Path, work: Path, plan: Plan) -> None:
 
 
 def _check_place(source: Path, out: Path, force: bool) -> None:
-    if out == source or source in out.parents or out in source.parents:
+    source = source.resolve()
+    if _is_in(out, source) or _is_in(source, out):
         raise RequestError(f"the output must lie apart from the source {source}, not at {out}")
     if not out.exists():
         return
     if not force:
         raise RequestError(f"{out} exists already; name another folder, or pass --force")
-    if not out.is_dir() or (any(out.iterdir()) and not (out / "transformer").is_dir()):
+    if not out.is_dir() or (any(out.iterdir()) and not _is_checkpoint(out)):
         raise RequestError(f"--force replaces only a checkpoint, and {out} is none; name another")
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """The same, or below it, however a disk spells them."""
+    above = [place for place in (path, *path.parents) if place.exists()]
+    return folder.exists() and any(place.samefile(folder) for place in above)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    parts = any((folder / part / "config.json").is_file() for part in PARTS)
+    return parts or (folder / MANIFEST).is_file()
 
 
 @contextmanager
 def _workspace(out: Path) -> Iterator[Path]:
     """A hidden sibling of `out` that is gone afterwards; locked, so that of two runs one fails."""
-    folder = out.with_name(f".{out.name}.part")
+    folder = out.with_name(f".{out.name}{PART}")
     folder.mkdir(exist_ok=True)
     lock = os.open(folder, os.O_RDONLY)
     try:
@@ -250,6 +278,18 @@ def _workspace(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def is_busy(workspace: Path) -> bool:
+    """A run is at work in it."""
+    lock = os.open(workspace, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _publish(work: Path, out: Path) -> None:

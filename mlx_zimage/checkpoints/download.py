@@ -45,6 +45,16 @@ class Remote:
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
+    def missing(self) -> list[File]:
+        """Those that are not here."""
+        from huggingface_hub import try_to_load_from_cache
+
+        def here(file: File) -> bool:
+            found = try_to_load_from_cache(self.repo, file.name, revision=self.commit)
+            return isinstance(found, str)
+
+        return [file for file in self.files if not here(file)]
+
 
 @dataclass(frozen=True)
 class Downloaded:
@@ -68,7 +78,7 @@ def look_up(source: str | Path, revision: str | None = None) -> Remote:
         File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
         for entry in info.siblings or []
     ]
-    needed = set(_needed([file.name for file in files]))
+    needed = _needed([file.name for file in files])
     if info.sha is None or not any(name.endswith(".safetensors") for name in needed):
         raise DownloadError(
             f"{repo} holds no transformer, text_encoder and vae folders; fetch the file you want "
@@ -98,12 +108,9 @@ def download(source: str | Path, revision: str | None = None) -> Generator[Downl
 
 def fetch(remote: Remote) -> Generator[Downloaded, None, None]:
     """Files that are here already are not fetched again."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import constants
 
-    def path(file: File) -> object:
-        return try_to_load_from_cache(remote.repo, file.name, revision=remote.commit)
-
-    missing = [file for file in remote.files if not isinstance(path(file), str)]
+    missing = remote.missing()
     needed, cache = sum(file.size for file in missing), Path(constants.HF_HUB_CACHE)
     home = next(place for place in (cache, *cache.parents) if place.exists())
     if needed > (free := shutil.disk_usage(home).free):
@@ -118,7 +125,8 @@ def fetch(remote: Remote) -> Generator[Downloaded, None, None]:
     first = [file for file in remote.files if file.name == CONTENTS] or list(remote.files[:1])
     for file in [*first, *(file for file in missing if file not in first)]:
         for count in _fetched(remote, file, by_branch=file in first):
-            yield Downloaded(file.name, done + min(count, file.size), remote.size)
+            if count < file.size and file in missing:
+                yield Downloaded(file.name, done + count, remote.size)
         done += file.size if file in missing else 0
         yield Downloaded(file.name, done, remote.size)
     locate(remote.repo, remote.branch)  # whole, by its own indexes
@@ -170,6 +178,11 @@ class _Transfer:
 
     def stop(self) -> None:
         self._stop.set()
+        if self._thread.is_alive():
+            with suppress(Exception):  # Xet's threads do not pass on what a progress bar raises
+                from huggingface_hub.utils._xet import abort_xet_session
+
+                abort_xet_session()  # type: ignore[no-untyped-call]
         self._thread.join(STOP_SECONDS)
 
     def _run(self, repo: str, name: str, revision: str | None) -> None:
@@ -188,6 +201,9 @@ class _Transfer:
                     raise _StopError
                 told.put(int(n or 0))
 
+            def update_transfer(self, n: float | None = 1) -> None:
+                """Bytes on the wire, where Xet counts them apart from those on disk."""
+
             def __enter__(self) -> "Bar":
                 return self
 
@@ -203,24 +219,29 @@ class _Transfer:
             self.error = error
 
 
-def _needed(names: list[str]) -> list[str]:
-    """Configs, tokenizer, and the weights once, where they lie in several precisions."""
+def _needed(names: list[str]) -> set[str]:
+    """Configs, tokenizer, and the weights of each part once, where they lie in several forms."""
     inside = [n for n in names if n.count("/") == 1 and n.split("/")[0] in FOLDERS]
-    chosen = [n for n in inside if n.endswith(KINDS)]
-    plain = {n for n in chosen if not _variant(n)}
-    variants = [n for n in chosen if _variant(n) and _without_variant(n) not in plain]
-    return [n for n in names if n == CONTENTS or n in plain or n in variants]
+    chosen = {n for n in names if n == CONTENTS}
+    for folder in FOLDERS:
+        files = {n: _variant(n) for n in inside if n.startswith(f"{folder}/") and n.endswith(KINDS)}
+        there = {variant for variant in files.values() if variant is not None}
+        best = min(there, key=lambda v: (VARIANTS.index(v) if v in VARIANTS else 9, v), default="")
+        chosen |= {name for name, variant in files.items() if variant in (None, best)}
+    return chosen
 
 
-VARIANT = re.compile(r"\.(fp16|bf16|fp32)(?=[.-])")
+VARIANTS = ("", "bf16", "fp16", "fp32")
+"""Forms of the same weights, the first that is there is taken."""
+WEIGHTS = re.compile(
+    r"[^./]+/[^./]+?(?:\.(?P<form>\w+))?(?:-\d+-of-\d+)?\.safetensors(?:\.index(?:\.\w+)?\.json)?"
+)
 
 
-def _variant(name: str) -> bool:
-    return VARIANT.search(name) is not None
-
-
-def _without_variant(name: str) -> str:
-    return VARIANT.sub("", name)
+def _variant(name: str) -> str | None:
+    """Of weights and their index; None for all else."""
+    found = WEIGHTS.fullmatch(name)
+    return None if found is None else found["form"] or ""
 
 
 def _failed(repo: str, revision: str | None, error: Exception) -> DownloadError:

@@ -15,7 +15,7 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from ..errors import CheckpointError, ZImageError
+from ..errors import CheckpointError, RequestError, ZImageError
 from ..models.autoencoder import Autoencoder, AutoencoderConfig
 from ..models.text_encoder import TextEncoder, TextEncoderConfig, needed_for_encoding
 from ..models.transformer import TransformerConfig, ZImageTransformer
@@ -25,6 +25,9 @@ from .quantize import Packings, Quantization, pack, prepare, stored
 from .shards import FLOATS, find_weights, read_json, tensors
 from .tensors import PARTS, Packing, Part, Tensor
 from .writer import outputs
+
+BASE = "turbo"
+"""Where files that are not a whole checkpoint have the rest from, unless told."""
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -40,15 +43,18 @@ class Checkpoint:
 
     @classmethod
     def open(
-        cls, path: Path, base: str | Path = "turbo", beside: Sequence[Path] = ()
+        cls, path: Path, base: str | Path | None = None, beside: Sequence[Path] = ()
     ) -> "Checkpoint":
         """A folder in the official layout; or other files, that have what they lack from `base`.
 
         The parts in the files `beside` go before those of a folder.
         """
-        is_official = any((path / part / "config.json").is_file() for part in PARTS)
-        found = read_files(beside if is_official else [path, *beside])
-        home = path if is_official or not found else _base(path, [*found], base)
+        found = _given(path, beside)
+        lacking = [part for part in PARTS if part not in found]
+        is_home = not found or all((path / part / "config.json").is_file() for part in PARTS)
+        if is_home and base is not None:
+            raise RequestError(f"a base has no effect: {path} has all that is needed")
+        home = path if is_home else _base(path, lacking, base or BASE)
         configs = {part: read_json(home / part / "config.json") for part in PARTS}
         where = {part: str(home / part / "config.json") for part in PARTS}
         text_encoder = TextEncoderConfig.from_dict(configs["text_encoder"], where["text_encoder"])
@@ -203,11 +209,24 @@ def _packed(
     return filled
 
 
-def _base(path: Path, found: list[Part], base: str | Path) -> Path:
+def _given(path: Path, beside: Sequence[Path]) -> dict[Part, dict[str, Tensor]]:
+    """The parts that do not come from a folder with all three: from files, or from its own few."""
+    there = [part for part in PARTS if (path / part / "config.json").is_file()]
+    lacking = [part for part in PARTS if not (path / part).is_dir()]
+    found = read_files(beside if there else [path, *beside])
+    if there and {*lacking} - {*found}:
+        for part in [part for part in there if part not in found]:
+            config = read_json(path / part / "config.json")
+            found[part] = tensors(find_weights(path / part), config)
+    return found
+
+
+def _base(path: Path, lacking: Sequence[Part], base: str | Path) -> Path:
     """Where configs, tokenizer, scheduler and missing parts come from."""
-    needed = f"{path} holds {', '.join(found)} alone; the rest must come from a base"
+    held = ", ".join(part for part in PARTS if part not in lacking)
+    needed = f"{path} holds {held} alone; the rest must come from a base"
     try:
-        home = locate(base)
+        home = locate(base, parts=lacking)
     except ZImageError as error:
         raise CheckpointError(f"{needed}: {error}") from error
     if not home.is_dir():

@@ -1,19 +1,25 @@
 """From what a user names to a folder or file on this machine. The network is not touched here."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CheckpointError, DownloadError, RequestError
 from .shards import index_of, read_json
-from .tensors import PARTS
+from .tensors import PARTS, Part
 
 DEMO = Path(__file__).parents[1] / "demo"
 """The checkpoint that comes with the package."""
 NAMES = {"turbo": "Tongyi-MAI/Z-Image-Turbo", "base": "Tongyi-MAI/Z-Image"}
 CONTENTS = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+TOKENIZERS = ("tokenizer/tokenizer.json", "tokenizer/vocab.json")
 
 
-def locate(source: str | Path, revision: str | None = None) -> Path:
-    """A path as it is; a name or a repo id from the Hub's cache, if it is whole there."""
+def locate(source: str | Path, revision: str | None = None, parts: Sequence[Part] = PARTS) -> Path:
+    """A path as it is; a name or a repo id from the Hub's cache, if it is whole there.
+
+    `parts`: those whose weights are needed.
+    """
     path = local(source)
     if path is not None:
         if revision is not None:
@@ -21,7 +27,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
         return path
     repo = repo_of(source)
     folder = _cached(repo, revision)
-    lacking = None if folder is None else _lacking(folder)
+    lacking = None if folder is None else _lacking(folder, parts)
     if folder is None or lacking:
         state = f"here only in part (it lacks {lacking})" if lacking else "not on this machine"
         raise DownloadError(
@@ -42,7 +48,9 @@ def local(source: str | Path) -> Path | None:
 
 def repo_of(source: str | Path) -> str:
     repo = NAMES.get(str(source), str(source))
-    if repo.count("/") != 1 or any(part in ("", ".", "..", "~") for part in repo.split("/")):
+    is_file = repo.endswith((".safetensors", ".gguf", ".json"))
+    odd = any(part in ("", ".", "..", "~") for part in repo.split("/"))
+    if repo.count("/") != 1 or odd or is_file:
         raise CheckpointError(
             f"no such checkpoint: {source}; give a folder, a file, a Hub repo id (owner/name), or "
             f"one of demo, {', '.join(NAMES)}"
@@ -73,18 +81,18 @@ def _cached(repo: str, revision: str | None) -> Path | None:
     return Path(found)
 
 
-def _lacking(folder: Path) -> str | None:
+def _lacking(folder: Path, parts: Sequence[Part]) -> str | None:
     """The first file that a download which was stopped had not reached."""
-    whole = (folder / CONTENTS).is_file()
-    for part in PARTS if whole else [part for part in PARTS if (folder / part).is_dir()]:
+    wanted: list[str] = []
+    if is_whole := (folder / CONTENTS).is_file():
+        wanted = [SCHEDULER, *(f"{part}/config.json" for part in PARTS)]
+        if not any((folder / name).is_file() for name in TOKENIZERS):
+            wanted.append(TOKENIZERS[0])
+    for part in [part for part in parts if is_whole or (folder / part).is_dir()]:
         index = index_of(folder / part)
         names = read_json(index).get("weight_map") if index else None
         if isinstance(names, dict):
-            wanted = sorted({str(name) for name in names.values()})
-        else:
-            wanted = [] if any((folder / part).glob("*.safetensors")) else ["*.safetensors"]
-        wanted += ["config.json"] if whole else []
-        for name in wanted:
-            if not (folder / part / name).is_file():
-                return f"{part}/{name}"
-    return None
+            wanted += [f"{part}/{name}" for name in sorted({*map(str, names.values())})]
+        elif not any((folder / part).glob("*.safetensors")):
+            wanted.append(f"{part}/*.safetensors")
+    return next((name for name in wanted if not (folder / name).is_file()), None)

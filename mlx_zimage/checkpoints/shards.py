@@ -3,7 +3,7 @@
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,7 +17,8 @@ from .tensors import Packing, Tensor
 
 MAX_HEADER = 100_000_000  # bytes; what the format's own library allows
 SIZES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
@@ -48,15 +49,18 @@ class Entry:
     def count(self) -> int:
         return prod(self.shape)
 
-    def rows(self, start: int, stop: int) -> mx.array:
-        """As stored, in MLX's type."""
+    def raw(self, start: int, stop: int) -> np.ndarray:
+        """The bytes of some rows."""
         width = (self.stop - self.start) // max(self.shape[0], 1) if self.shape else 0
         first = self.start + start * width
         length = (stop - start) * width if self.shape else self.stop - self.start
-        raw = read_bytes(self.file, first, length, self.stamp)
+        return read_bytes(self.file, first, length, self.stamp)
+
+    def rows(self, start: int, stop: int) -> mx.array:
+        """As stored, in MLX's type."""
         shape = (stop - start, *self.shape[1:]) if self.shape else ()
-        size = SIZES[self.dtype]
-        words = mx.array(raw.view({1: np.uint8, 2: np.uint16, 4: np.uint32}[size]))
+        kind = {1: np.uint8, 2: np.uint16, 4: np.uint32}[SIZES[self.dtype]]
+        words = mx.array(self.raw(start, stop).view(kind))
         return words.view((FLOATS | WORDS)[self.dtype]).reshape(shape)
 
 
@@ -128,6 +132,9 @@ def _check_cover(file: Path, entries: dict[str, Entry], start: int, size: int) -
 
 
 def _entry(file: Path, key: str, value: Any, data: int, stamp: tuple[int, int]) -> Entry:
+    kind = value.get("dtype") if isinstance(value, dict) else None
+    if isinstance(kind, str) and kind not in SIZES:
+        raise CheckpointError(f"{file}: tensor '{key}' is {kind[:40]!r}, a type not known")
     try:
         start, stop = value["data_offsets"]
         shape = tuple(value["shape"])
@@ -147,7 +154,7 @@ def find_weights(folder: Path) -> dict[str, Entry]:
     """All tensors of one part's folder, from its index and shards or from its one file."""
     if index := index_of(folder):
         return _from_index(index)
-    files = sorted(folder.glob("*.safetensors"))
+    files = _visible(folder, "*.safetensors")
     if len(files) == 1:
         return read_header(files[0])
     if files:
@@ -160,9 +167,25 @@ def find_weights(folder: Path) -> dict[str, Entry]:
     raise CheckpointError(f"{folder} must hold a .safetensors file{reason}")
 
 
+def files_of(folder: Path) -> Iterator[Path]:
+    """All in it and below, in order; links are followed, hidden ones (macOS's `._x`) are not."""
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(root)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(root, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def index_of(folder: Path) -> Path | None:
     """The file that says which shard holds which tensor."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
+    indexes = _visible(folder, "*.safetensors.index.json")
     if len(indexes) > 1:
         raise CheckpointError(f"{folder} must hold one index, not {[p.name for p in indexes]}")
     return indexes[0] if indexes else None
@@ -227,6 +250,10 @@ def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) 
     packing = _packing(weight, path, config)
     rows = weight.shape[0] if weight.shape else 0
     width = weight.shape[-1] * 32 // packing.bits if weight.shape else 0
+    if width % packing.group_size:
+        raise CheckpointError(
+            f"{weight.where} is {width} wide, and its groups of {packing.group_size} do not fit"
+        )
     arrays = []
     for name in packing.names:
         entry = entries.get(f"{path}.{name}")

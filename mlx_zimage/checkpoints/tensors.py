@@ -69,8 +69,9 @@ class Tensor:
     def spans(self) -> Iterator[tuple[int, int]]:
         """Its rows, in pieces of a bounded size."""
         step = max(CHUNK // max(prod(self.shape[1:]), 1), 1)
-        for start in range(0, self.shape[0], step):
-            yield start, min(start + step, self.shape[0])
+        rows = self.shape[0] if self.shape else 1
+        for start in range(0, rows, step):
+            yield start, min(start + step, rows)
 
     def slice(self, start: int, stop: int) -> "Tensor":
         """Some of its rows, as a tensor of their own."""

@@ -55,13 +55,15 @@ class Output:
                 arrays = [self.tensor.rows(start, stop).astype(self.dtype)]
             else:
                 arrays = pack(self.tensor, self.packing, self.dtype, start, stop)
-            for array in arrays:
+            cast = [a.astype(self.dtype) if a.dtype in KINDS else a for a in arrays]
+            for array in cast:
                 if array.dtype in KINDS and not mx.isfinite(array).all().item():
+                    hint = "; try bfloat16" if self.dtype == mx.float16 else ""
                     raise CheckpointError(
-                        f"{self.tensor.where} holds numbers that are not finite or that "
-                        f"{KINDS[self.dtype]} cannot hold; try bfloat16"
+                        f"{self.tensor.where} holds numbers that are not finite, or not in "
+                        f"{KINDS[self.dtype]}{hint}"
                     )
-            yield [a.astype(self.dtype) if a.dtype in KINDS else a for a in arrays]
+            yield cast
 
 
 def outputs(tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype) -> list[Output]:

@@ -10,16 +10,16 @@ import typer
 from ..checkpoints import convert as conversion
 from ..checkpoints.convert import Plan
 from .progress import JSON, ByteMeter
-from .source import DOWNLOAD, OFFLINE, REVISION, find
+from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
 
 SOURCE = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
 OUT = "The folder to write."
 QUANT = "Bits: 3, 4, 5, 6 or 8; or mxfp4, mxfp8, nvfp4."
-ENCODER = "The same for the text encoder, where it is to have another; it needs --q."
+ENCODER = "The same for the text encoder, where it is to have another than --q."
 GROUP = "Weights that share a scale: 32, 64 (the default) or 128, for the bits that take it."
 ONLY = "Write one part alone: transformer, text_encoder or vae."
 WITH = "A file or folder with other parts, as a text encoder or a VAE; may be given again."
-BASE = "Where a file that is not a whole checkpoint has the rest from: a name, repo or folder."
+BASE = "Where files that are no whole checkpoint have the rest from; turbo unless given."
 PLAN = "Print what would be written and how large it is, and write nothing."
 
 
@@ -32,7 +32,7 @@ def convert(
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     only: Annotated[str | None, typer.Option(help=ONLY)] = None,
     beside: Annotated[list[Path] | None, typer.Option("--with", help=WITH)] = None,
-    base: Annotated[str, typer.Option(help=BASE)] = "turbo",
+    base: Annotated[str | None, typer.Option(help=BASE)] = None,
     plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
     revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
@@ -47,8 +47,8 @@ def convert(
         raise typer.BadParameter("it cannot act with --plan", param_hint="--force")
     planned = Plan.of(
         find(source, revision, download, offline, json),
-        quantize=_number(q),
-        text_encoder=_number(q_text_encoder),
+        quantize=bits(q),
+        text_encoder=bits(q_text_encoder),
         group_size=group_size,
         dtype=dtype,
         only=only,
@@ -58,8 +58,7 @@ def convert(
     if out is None:
         _show_plan(planned, json)
         return
-    meter = ByteMeter(json)
-    with closing(conversion.convert(planned, out, force=force)) as events:
+    with ByteMeter(json) as meter, closing(conversion.convert(planned, out, force=force)) as events:
         for event in events:
             meter.show(event)
     print(json_format.dumps({"event": "converted", "folder": str(out)}) if json else out)
@@ -69,10 +68,6 @@ def verify(folder: Annotated[Path, typer.Argument(help="A folder that convert wr
     """Hold a converted checkpoint against its manifest: hashes, shapes, finite numbers."""
     for name in conversion.verify(folder):
         print(f"{name}: right", flush=True)
-
-
-def _number(value: str | None) -> int | str | None:
-    return int(value) if value is not None and value.isdecimal() else value
 
 
 def _show_plan(plan: Plan, as_json: bool) -> None:
@@ -86,5 +81,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
             print(f"{part}: {count:,} parameters, {size / 1e9:.3f} GB, {bits} bits each")
     if not as_json:
         sizes = [plan.size(part) for part in plan.packings]
-        print(f"in memory, weights alone: {sum(sizes) / 1e9:.3f} GB, or {max(sizes) / 1e9:.3f} GB")
-        print("staged (--memory staged keeps only the part in use)")
+        print(
+            f"in memory, weights alone: {sum(sizes) / 1e9:.3f} GB, or {max(sizes) / 1e9:.3f} GB "
+            "with --memory staged"
+        )

@@ -23,7 +23,7 @@ from ..pipeline import PromptTruncatedWarning, ZImage
 from ..request import Request, Result
 from ..sampling.noise import random_seed
 from .progress import JSON, ByteMeter, Reporter, reporter
-from .source import DOWNLOAD, OFFLINE, REVISION, find
+from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
 
 PROMPT = "What to draw."
 MODEL = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
@@ -97,13 +97,19 @@ def generate(
         check_writable(target, ".npy", overwrite=overwrite)
     if no_cache and q is None:
         raise typer.BadParameter("it cannot act without --q", param_hint="--no-cache")
-    quantize = int(q) if q is not None and q.isdecimal() else q
+    quantize = bits(q)
     path = find(model, revision, download, offline, json)
+
+    def load(path: Path, quantize: int | str | None) -> ZImage:
+        return ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
+
+    zimage = load(path, quantize)
+    for request in requests:
+        zimage.stream(request).close()  # what cannot be is refused before anything is made
     if quantize is not None and not no_cache:
-        path, quantize = _kept(path, quantize, dtype, json)
+        copy = _kept(path, quantize, dtype, json)
+        zimage = zimage if copy is None else load(copy, None)
     with reporter(json) as report:
-        report.loading(model)
-        zimage = ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
         for request, file in zip(requests, outputs, strict=True):
             result = _follow(zimage, request, report)
             save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
@@ -114,22 +120,19 @@ def generate(
             report.saved(result, file)
 
 
-def _kept(
-    path: Path, quantize: int | str, dtype: str | None, as_json: bool
-) -> tuple[Path, int | str | None]:
+def _kept(path: Path, quantize: int | str, dtype: str | None, as_json: bool) -> Path | None:
     """A large model is quantized once, and read from there after that."""
     plan = Plan.of(path, quantize=quantize, dtype=dtype or default_dtype())
     if not cache.is_worth(plan):
-        return path, quantize
+        return None
     folder = cache.place(plan)
     if not folder.exists() and not as_json:
         size = f"{plan.total / 1e9:.2f} GB"
         print(f"quantizing once, to be kept in {folder} ({size})", file=sys.stderr, flush=True)
-    meter = ByteMeter(as_json)
-    with closing(cache.make(plan)) as events:
+    with ByteMeter(as_json) as meter, closing(cache.make(plan)) as events:
         for event in events:
             meter.show(event)
-    return folder, None
+    return folder
 
 
 def _follow(zimage: ZImage, request: Request, report: Reporter) -> Result:

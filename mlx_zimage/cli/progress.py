@@ -20,7 +20,6 @@ JSON = "Print one JSON object a line for each event, and nothing else."
 class Reporter(Protocol):
     def __enter__(self) -> "Reporter": ...
     def __exit__(self, *error: object) -> None: ...
-    def loading(self, model: str) -> None: ...
     def event(self, event: Event) -> None: ...
     def saved(self, result: Result, file: Path) -> None: ...
 
@@ -42,9 +41,6 @@ class JsonReporter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
-
-    def loading(self, model: str) -> None:
         pass
 
     def event(self, event: Event) -> None:
@@ -76,9 +72,6 @@ class TextReporter:
 
     def __exit__(self, *error: object) -> None:
         self._write(CLEAR if self._live else "")
-
-    def loading(self, model: str) -> None:
-        self._show(f"open {model}")
 
     def event(self, event: Event) -> None:
         if isinstance(event, Started):
@@ -132,6 +125,14 @@ class ByteMeter:
         self._json = as_json
         self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._name, self._begun, self._first = "", 0.0, 0
+        self._open = False  # a live line is on the screen
+
+    def __enter__(self) -> "ByteMeter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._open:
+            print(CLEAR, end="", file=sys.stderr, flush=True)
 
     def show(self, event: Written | Downloaded) -> None:
         name, over = self._named(event), event.done == event.total
@@ -142,6 +143,7 @@ class ByteMeter:
             print(json.dumps({"event": kind, **vars(event)}), flush=True)
         elif self._live:
             print(CLEAR + self._text(event), end="\n" if over else "", file=sys.stderr, flush=True)
+            self._open = not over
         elif over:
             print(self._text(event), file=sys.stderr, flush=True)
 

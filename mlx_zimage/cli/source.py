@@ -8,12 +8,18 @@ import typer
 
 from ..checkpoints.download import fetch, look_up
 from ..checkpoints.hub import local, locate
+from ..checkpoints.quantize import BITS
 from ..errors import DownloadError
 from .progress import ByteMeter
 
 DOWNLOAD = "Fetch the model from the Hub, if it is not on this machine, without asking."
 OFFLINE = "Do not ask the Hub anything, not even how large a model is."
 REVISION = "A branch, tag or commit on the Hub."
+
+
+def bits(q: str | None) -> int | str | None:
+    """What --q says, as the library takes it."""
+    return int(q) if q is not None and q in [str(number) for number in BITS] else q
 
 
 def find(source: str, revision: str | None, download: bool, offline: bool, as_json: bool) -> Path:
@@ -26,7 +32,9 @@ def find(source: str, revision: str | None, download: bool, offline: bool, as_js
         if offline:
             raise
     remote = look_up(source, revision)
-    what = f"{remote.repo}: {len(remote.files)} files, {remote.size / 1e9:.2f} GB"
+    missing = remote.missing()
+    size = sum(file.size for file in missing)
+    what = f"{remote.repo}: {len(missing)} files, {size / 1e9:.2f} GB"
     if not download and not _agreed(what, as_json):
         raise DownloadError(
             f"{what}, are not on this machine, and nothing is downloaded unasked; give --download "
@@ -34,8 +42,7 @@ def find(source: str, revision: str | None, download: bool, offline: bool, as_js
         )
     if not as_json:
         print(f"fetching {what}", file=sys.stderr, flush=True)
-    meter = ByteMeter(as_json)
-    with closing(fetch(remote)) as events:
+    with ByteMeter(as_json) as meter, closing(fetch(remote)) as events:
         for event in events:
             meter.show(event)
     return locate(source, revision)

@@ -35,7 +35,9 @@ def test_made_once(source: Path, home: Path) -> None:
     assert [kept.path for kept in cache.kept()] == [cache.place(plan)]
 
 
-def test_each_recipe_and_source_has_its_own(source: Path, tmp_path: Path) -> None:
+def test_each_recipe_and_source_has_its_own(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plans = [Plan.of(source, quantize=q, dtype=d) for q in (4, 8) for d in ("float32", "bfloat16")]
     other = tmp_path / "other"
     shutil.copytree(source, other)
@@ -44,7 +46,14 @@ def test_each_recipe_and_source_has_its_own(source: Path, tmp_path: Path) -> Non
     places = {cache.place(plan) for plan in plans}
     weights.touch()  # what was changed is another source
     places.add(cache.place(plans[-1]))
-    assert len(places) == 6
+    (other / "scheduler/scheduler_config.json").touch()  # it would be copied
+    places.add(cache.place(plans[-1]))
+    assert len(places) == 7
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(other)
+    for same in (Path("other"), tmp_path / "link"):
+        copied = cache.place(Plan.of(same, quantize=4, dtype="float32"))
+        assert copied == cache.place(plans[-1])
 
 
 def test_removed(source: Path, home: Path) -> None:
@@ -56,6 +65,18 @@ def test_removed(source: Path, home: Path) -> None:
             cache.remove(name)
     cache.remove(kept.name)
     assert cache.kept() == [] and list(home.iterdir()) == []
+
+
+def test_what_a_stopped_run_left(source: Path, home: Path) -> None:
+    """Shown and removed, but not while a run is at work in it."""
+    events = cache.make(Plan.of(source, quantize=4))
+    next(events)
+    assert cache.kept() == []
+    shutil.copytree(next(home.iterdir()), home / ".left.part")
+    events.close()
+    (kept,) = cache.kept()
+    assert cache.remove(kept.name).name == ".left.part"
+    assert list(home.iterdir()) == []
 
 
 def test_small_or_quantized_ones_are_not_worth_it(

@@ -390,6 +390,12 @@ def test_group_sizes(checkpoint: Callable[[str], Path], tmp_path: Path, group_si
         ({"group_size": 64}, "say how many bits"),
         ({"only": "tokenizer"}, "only must be one of"),
         ({"quantize": 4, "group_size": 128}, "multiple of 128"),
+        ({"only": "vae", "quantize": 4}, "has no effect on the vae alone"),
+        ({"only": "transformer", "quantize": 4, "text_encoder": 8}, "has no effect on the trans"),
+        ({"only": "vae", "group_size": 64}, "say how many bits"),
+        ({"quantize": 0}, "quantize must be one of"),
+        ({"quantize": 4, "text_encoder": "banana"}, "quantize must be one of"),
+        ({"base": "turbo"}, "a base has no effect"),
     ],
 )
 def test_what_cannot_be(
@@ -415,6 +421,62 @@ def test_one_part_alone(source: Path, tmp_path: Path) -> None:
     told = list(convert(source, tmp_path / "out", only="vae"))
     assert {event.part for event in told} == {"vae"}
     assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "vae"]
+    assert [*verify(tmp_path / "out")][-1] == "vae"
+    list(convert(source, tmp_path / "out", only="vae", force=True))
+
+
+def test_some_parts_and_a_base(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """A folder with two parts of three, quantized: the rest comes from the base."""
+    source, some = checkpoint("even"), tmp_path / "some"
+    list(convert(source, some, quantize=8, dtype="float32"))
+    for name in ("vae", "tokenizer", "scheduler"):
+        shutil.rmtree(some / name)
+    list(convert(some, tmp_path / "out", dtype="float32", base=source))
+    models = ZImage.load(tmp_path / "out"), ZImage.load(source, quantize=8)
+    a, b = (model.generate("x", **DRAWN) for model in models)
+    assert mx.array_equal(a.latents, b.latents)
+
+
+def test_the_text_encoder_alone_may_be_quantized(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    list(convert(checkpoint("even"), tmp_path / "out", text_encoder=4))
+    assert ZImage.load(tmp_path / "out").capabilities().quantize is None
+    opened = Checkpoint.open(tmp_path / "out")
+    assert any(tensor.packing for tensor in opened.weights["text_encoder"].values())
+
+
+def test_folders_that_are_links(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    for part in ("tokenizer", "vae"):
+        shutil.move(folder / part, tmp_path / part)
+        (folder / part).symlink_to(tmp_path / part)
+    (folder / "tokenizer/around").symlink_to(folder)  # and round in a circle
+    list(convert(folder, tmp_path / "out"))
+    ZImage.load(tmp_path / "out").generate("x", **DRAWN)
+
+
+def test_the_same_folder_under_another_name(source: Path, tmp_path: Path) -> None:
+    folder = copy(source, tmp_path / "ck")
+    (tmp_path / "link").symlink_to(folder)
+    for out in (tmp_path / "link", tmp_path / "link/inner"):
+        with pytest.raises(RequestError, match="must lie apart"):
+            list(convert(folder, out, force=True))
+    ZImage.load(folder)
+
+
+def test_scales_that_float16_cannot_hold(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """Carried over, not quantized anew: the cast is what makes them infinite."""
+    list(convert(checkpoint("even"), tmp_path / "q8", quantize=8))
+    [file] = shards(tmp_path / "q8/transformer")
+    arrays = mx.load(str(file))
+    assert isinstance(arrays, dict)
+    key = next(key for key in arrays if key.endswith(".scales"))
+    arrays[key] = mx.full(arrays[key].shape, 1e6, mx.bfloat16)
+    mx.save_safetensors(str(file), arrays)
+    with pytest.raises(CheckpointError, match=r"not in F16; try bfloat16"):
+        list(convert(tmp_path / "q8", tmp_path / "out", dtype="float16"))
+    assert os.listdir(tmp_path) == ["q8"]
 
 
 @pytest.mark.parametrize("what", ["weights", "config", "missing"])

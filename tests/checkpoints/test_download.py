@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlx_zimage import DownloadError, ZImage
+from mlx_zimage.checkpoints import download as downloading
 from mlx_zimage.checkpoints.download import Downloaded, download, look_up
 from mlx_zimage.checkpoints.hub import locate
 
@@ -66,6 +67,7 @@ def test_events_tell_every_byte(hub: Hub) -> None:
     total = look_up("owner/model").size
     assert done == sorted(done) and done[-1] == total
     assert {event.total for event in events} == {total}
+    assert done.count(total) == 1
 
 
 def test_here_already(hub: Hub) -> None:
@@ -159,6 +161,22 @@ def test_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DownloadError, match=r"needs 0\.0 GB in .*, and 0\.0 GB are free"):
         list(download("owner/model"))
     assert _fetched(hub) == set()
+
+
+FORMS = {
+    "shards of both": (["a-1-of-3", "a-2-of-3", "a.fp16-1-of-2"], ["a-1-of-3", "a-2-of-3"]),
+    "fp16 and bf16": (["a.fp16", "a.bf16"], ["a.bf16"]),
+    "another form": (["a", "a.non_ema"], ["a"]),
+    "fp16 alone": (["a.fp16-1-of-2", "a.fp16-2-of-2"], ["a.fp16-1-of-2", "a.fp16-2-of-2"]),
+    "mflux": (["0", "1"], ["0", "1"]),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_weights_once(name: str) -> None:
+    there, wanted = ([f"vae/{x}.safetensors" for x in names] for names in FORMS[name])
+    found = downloading._needed([*there, "vae/config.json", "x/y.json"])
+    assert found == {*wanted, "vae/config.json"}
 
 
 def test_a_repository_of_single_files(hub: Hub) -> None:

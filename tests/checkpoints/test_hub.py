@@ -46,7 +46,9 @@ def test_a_file_is_itself(tmp_path: Path) -> None:
         ZImage.load(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("name", ["nowhere", "a/b/c", "../up", "./x", "/no/such", "a/", ""])
+@pytest.mark.parametrize(
+    "name", ["nowhere", "a/b.gguf", "a/b/c", "../up", "./x", "/no/such", "a/", ""]
+)
 def test_no_such_thing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if name == "":
@@ -87,6 +89,8 @@ def test_from_the_hubs_cache(checkpoint: Callable[[str], Path], tmp_path: Path) 
         "vae/diffusion_pytorch_model.safetensors.index.json",
         "transformer/diffusion_pytorch_model-00002-of-00003.safetensors",
         "text_encoder",
+        "tokenizer",
+        "scheduler",
     ],
 )
 def test_here_in_part(checkpoint: Callable[[str], Path], tmp_path: Path, lost: str) -> None:

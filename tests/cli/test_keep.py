@@ -135,3 +135,12 @@ def test_quantized_once_and_kept(command: Command, tmp_path: Path) -> None:
     status, out, _ = command("cache", "remove", name)
     assert (status, out) == (0, f"removed {name}: {size} {unit}\n")
     assert command("cache", "list") == (0, "", "")
+
+
+@pytest.mark.parametrize("wrong", [("--memory", "banana"), ("--width", "100")])
+def test_nothing_is_made_for_what_cannot_be(
+    command: Command, tmp_path: Path, wrong: tuple[str, str]
+) -> None:
+    status, _, said = command("generate", "--model", "demo", *DRAWN, "--q", "4", *wrong)
+    assert status == 1 and said.count("\n") == 1 and wrong[1] in said
+    assert not (tmp_path / "copies").exists()

@@ -4,11 +4,12 @@ The kind of a file is seen from its content, never from its name. One reader for
 numbers, one table for each way of naming them; what follows is the same for all.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import CheckpointError
-from ..shards import Entry, find_weights, read_header
+from ..shards import Entry, files_of, find_weights, read_header
 from ..tensors import Part, Tensor
 from .gguf import MAGIC, read_gguf
 from .mflux import is_packed, read_mflux
@@ -16,22 +17,23 @@ from .names import parts
 from .scaled import read_scaled
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How files begin that run code when they are read."""
+"""How files begin that run code when they are read; a safetensors file may begin so too."""
 
 
 def read_file(file: Path) -> dict[Part, dict[str, Tensor]]:
     """The parts that one file holds."""
     try:
         with file.open("rb") as handle:
-            start = handle.read(4)
+            start, size = handle.read(9), os.fstat(handle.fileno()).st_size
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
-    if start.startswith(PICKLED):
+    is_safetensors = start[8:] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+    if start.startswith(PICKLED) and not is_safetensors:
         raise CheckpointError(
             f"{file} is a pickle, which can run any program when it is read, and is never loaded; "
             "look for the .safetensors file of the same model"
         )
-    return _known(file, read_gguf(file) if start == MAGIC else _numbers(read_header(file)))
+    return _known(file, read_gguf(file) if start[:4] == MAGIC else _numbers(read_header(file)))
 
 
 def read_files(paths: Sequence[Path]) -> dict[Part, dict[str, Tensor]]:
@@ -53,11 +55,12 @@ def _held(path: Path) -> Iterator[tuple[Path, dict[Part, dict[str, Tensor]]]]:
     if path.is_file():
         yield path, read_file(path)
         return
-    bound = {index.parent for index in path.rglob("*.safetensors.index.json")}
+    files = list(files_of(path))
+    bound = {file.parent for file in files if file.name.endswith(".safetensors.index.json")}
     for folder in sorted(bound):
         yield folder, _known(folder, _numbers(find_weights(folder)))
-    for file in sorted(f for f in path.rglob("*") if f.suffix in (".safetensors", ".gguf")):
-        if file.suffix == ".gguf" or file.parent not in bound:
+    for file in files:
+        if file.suffix == ".gguf" or (file.suffix == ".safetensors" and file.parent not in bound):
             yield file, read_file(file)
 
 

@@ -20,6 +20,7 @@ SCALARS = dict(zip((*range(8), 10, 11, 12), "BbHhIif?Qqd", strict=True))  # as i
 STRING, ARRAY = 8, 9
 ALIGNMENT = 32  # of the data, unless the header says otherwise
 DEEPEST = 4  # arrays in arrays
+LONGEST = 1 << 24  # bytes of one text
 CARRIED = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
 """Types that are MLX's affine groups of 32 in another order: bits of each."""
 
@@ -81,7 +82,10 @@ class _Header:
         return struct.unpack(f"<{kind}", self.take(struct.calcsize(kind)))[0]
 
     def text(self) -> str:
-        return self.take(self.number("Q")).decode("utf-8", "replace")
+        length = self.number("Q")
+        if length > LONGEST:
+            raise ValueError(f"a text of {length} bytes")
+        return self.take(length).decode("utf-8", "replace")
 
     def value(self, kind: int, depth: int = 0) -> Any:
         if kind in SCALARS:
@@ -170,7 +174,8 @@ def _tensor(
     if stored.start + prod(shape) // blocks.numbers * blocks.size > stamp[0]:
         raise CheckpointError(f"{where} ends after the file does; {AGAIN}")
     tensor = Tensor(where, shape, blocks.name, (str(file), stored.start), stored.numbers)
-    if len(shape) == 2 and blocks.name in CARRIED and shape[1] % 64 == 0:
+    is_matrix = name.endswith(".weight") and len(shape) == 2 and shape[1] % 64 == 0
+    if is_matrix and blocks.name in CARRIED:
         packing = Packing("affine", CARRIED[blocks.name], 32)
         return replace(tensor, packing=packing, packed_rows=stored.packed)
     return tensor

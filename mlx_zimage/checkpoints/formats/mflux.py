@@ -22,6 +22,6 @@ def _block(entries: Mapping[str, Entry]) -> dict[str, Any]:
     for key, scales in entries.items():
         weight = entries.get(f"{key.removesuffix('.scales')}.weight")
         if key.endswith(".scales") and weight is not None and len(weight.shape) == 2:
-            per_group = weight.shape[1] // max(scales.shape[-1:] or (1,))
-            return {"bits": per_group * 32 // GROUP, "group_size": GROUP}
+            words = weight.shape[1] // max(scales.shape[-1] if scales.shape else 1, 1)  # a group
+            return {"bits": words * 32 // GROUP, "group_size": GROUP}
     return {}

@@ -1,7 +1,7 @@
 """From the names of other programs to the official keys."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import mlx.core as mx
@@ -60,6 +60,7 @@ VAE = (
 IGNORED = ("norm_final.weight", "rotary_emb.inv_freq")  # in some files, and used by nothing
 
 Tensors = dict[str, Tensor]
+Named = Iterator[tuple[str, Tensor]]
 
 
 def parts(found: Mapping[str, Tensor]) -> dict[Part, Tensors]:
@@ -69,52 +70,58 @@ def parts(found: Mapping[str, Tensor]) -> dict[Part, Tensors]:
         for prefix in (*prefixes, ""):
             inner = {k.removeprefix(prefix): t for k, t in found.items() if k.startswith(prefix)}
             if any(sign in inner for sign in SIGNS[part]):
-                split[part] = RENAMED[part](inner)
+                split[part] = _once_each(RENAMED[part](inner))
                 break
     return split
 
 
-def _transformer(found: Tensors) -> Tensors:
+def _once_each(named: Named) -> Tensors:
     official: Tensors = {}
+    for name, tensor in named:
+        if name in official:
+            raise CheckpointError(f"{official[name].where} and {tensor.where} are both '{name}'")
+        official[name] = tensor
+    return official
+
+
+def _transformer(found: Tensors) -> Named:
     for key, tensor in found.items():
-        if key in IGNORED:
-            continue
         name = _replaced(key, TRANSFORMER)
         if name.endswith("_pad_token") and len(tensor.shape) == 1:
-            official[name] = _reshaped(tensor, (1, *tensor.shape))
+            yield name, _reshaped(tensor, (1, *tensor.shape))
         elif name.endswith(".attention.qkv.weight"):
             if len(tensor.shape) != 2 or tensor.shape[0] % 3:
                 raise CheckpointError(f"{tensor.where} must be three matrices, not {tensor.shape}")
             rows = tensor.shape[0] // 3
             for i, which in enumerate("qkv"):
                 part = tensor.slice(i * rows, (i + 1) * rows)
-                official[name.replace("qkv", f"to_{which}")] = part
-        else:
-            official[name] = tensor
-    return official
+                yield name.replace("qkv", f"to_{which}"), part
+        elif key not in IGNORED:
+            yield name, tensor
 
 
-def _text_encoder(found: Tensors) -> Tensors:
-    return {_replaced(key, QWEN): tensor for key, tensor in found.items() if key not in IGNORED}
-
-
-def _vae(found: Tensors) -> Tensors:
-    in_mlx_order = "decoder.conv_in.conv.weight" in found  # mflux has them as MLX does
-    ups = {int(m[1]) for key in found if (m := re.match(r"decoder\.up\.(\d+)\.", key))}
-    official: Tensors = {}
+def _text_encoder(found: Tensors) -> Named:
     for key, tensor in found.items():
-        turned = re.sub(r"\.up\.(\d+)\.", lambda m: f".up.{max(ups) - int(m[1])}.", key)
+        if key not in IGNORED:
+            yield _replaced(key, QWEN), tensor
+
+
+def _vae(found: Tensors) -> Named:
+    in_mlx_order = "decoder.conv_in.conv.weight" in found  # mflux has them as MLX does
+    ups = {int(m[1]) for key in found if (m := re.match(r"decoder\.up\.(\d{1,3})\.", key))}
+    last = max(ups, default=0)
+    for key, tensor in found.items():
+        turned = re.sub(r"\.up\.(\d{1,3})\.", lambda m: f".up.{last - int(m[1])}.", key)
         name = _replaced(turned, VAE)
         if len(tensor.shape) != 4:
-            official[name] = tensor
-        elif ".attentions." in name:  # a matrix as a 1x1 convolution
-            official[name] = _reshaped(tensor, tensor.shape[:2])
+            yield name, tensor
+        elif ".attentions." in name and tensor.shape[2:] == (1, 1):  # a matrix
+            yield name, _reshaped(tensor, tensor.shape[:2])
         else:
-            official[name] = _turned_back(tensor) if in_mlx_order else tensor
-    return official
+            yield name, _turned_back(tensor) if in_mlx_order else tensor
 
 
-RENAMED: dict[Part, Callable[[Tensors], Tensors]] = {
+RENAMED: dict[Part, Callable[[Tensors], Named]] = {
     "transformer": _transformer,
     "text_encoder": _text_encoder,
     "vae": _vae,

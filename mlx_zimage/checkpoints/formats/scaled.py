@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
-from ..shards import FLOATS, Entry, plain, read_bytes
+from ..shards import FLOATS, Entry, plain
 from ..tensors import Tensor
 
 FORMATS = {"F8_E4M3": (4, 7, True), "F8_E5M2": (5, 15, False)}  # exponent bits, bias, finite only
@@ -17,7 +17,8 @@ INTEGERS = "I8"
 DATA = "._data"  # quanto's matrices: W._data, W._scale
 SCALES = (".weight_scale", ".scale_weight", ".weight._scale")
 MARKS = ("scaled_fp8",)
-ASIDE = (*SCALES, ".scale_input", ".input_scale", ".output_scale", ".comfy_quant")
+MARK = ".comfy_quant"
+ASIDE = (*SCALES, ".scale_input", ".input_scale", ".output_scale", MARK)
 """What lies beside the weights, and is none of them."""
 
 
@@ -25,6 +26,8 @@ def read_scaled(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
     """The tensors of a safetensors file, 8-bit ones by their scales."""
     found = {}
     for key, entry in entries.items():
+        if key.endswith(MARK):
+            _check_mark(entry)
         if key.endswith(ASIDE) or key.rpartition(".")[2] in MARKS:
             continue
         tensor, name = plain(entry), key.removesuffix(DATA)
@@ -56,14 +59,11 @@ def _table(dtype: str) -> np.ndarray:
 def _widened(tensor: Tensor, entry: Entry, scale: np.ndarray) -> Tensor:
     """`scale`: one number, or one for each row."""
     table = _table(entry.dtype)
-    width = entry.count // max(entry.shape[0], 1) if entry.shape else 1
 
     def rows(start: int, stop: int) -> mx.array:
-        first, length = entry.start + start * width, (stop - start) * width
-        raw = read_bytes(entry.file, first, length, entry.stamp)
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
         own = scale[start:stop] if len(scale) > 1 else scale
-        numbers = table[raw].reshape(len(own), -1) * own[:, None]
+        numbers = table[entry.raw(start, stop)].reshape(len(own), -1) * own[:, None]
         return mx.array(numbers).reshape(shape)
 
     return replace(tensor, rows=rows, readable=True)
@@ -72,8 +72,6 @@ def _widened(tensor: Tensor, entry: Entry, scale: np.ndarray) -> Tensor:
 def _scale(name: str, entry: Entry, entries: Mapping[str, Entry]) -> np.ndarray:
     """One number for the whole tensor, 1 for a plain cast; or one for each row."""
     path = name.removesuffix(".weight")
-    if (mark := entries.get(f"{path}.comfy_quant")) is not None:
-        _check_mark(mark)
     for suffix in SCALES:
         scale = entries.get(path + suffix)
         if scale is None:
@@ -91,11 +89,12 @@ def _scale(name: str, entry: Entry, entries: Mapping[str, Entry]) -> np.ndarray:
 
 
 def _check_mark(mark: Entry) -> None:
-    raw = read_bytes(mark.file, mark.start, min(mark.stop - mark.start, 4096), mark.stamp)
+    if mark.count > 4096:
+        raise CheckpointError(f"{mark.where} must be a short text, not {mark.count} bytes")
     try:
-        said = json.loads(raw.tobytes())
+        said = json.loads(mark.raw(0, mark.shape[0] if mark.shape else 1).tobytes())
         kind = said.get("format")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{mark.where} must be JSON: {error}") from error
     if kind not in ("float8_e4m3fn", "float8_e5m2"):
         raise CheckpointError(f"{mark.where} is of the format {kind!r}, which cannot be read yet")

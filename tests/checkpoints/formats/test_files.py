@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlx_zimage import CheckpointError, ZImage
-from mlx_zimage.checkpoints.convert import Plan, convert
+from mlx_zimage.checkpoints.convert import Plan, convert, verify
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.formats import read_file
 from mlx_zimage.checkpoints.tensors import PARTS, Packing, Part, Tensor
@@ -182,6 +182,79 @@ def test_pickles_are_refused_by_their_content(tmp_path: Path) -> None:
         read_file(file)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 66176])
+def test_headers_whose_length_looks_like_a_pickle(tmp_path: Path, length: int) -> None:
+    header = {"x_embedder.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    text = json.dumps(header).encode().ljust(length)
+    (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + text + bytes(4))
+    assert "transformer" in read_file(tmp_path / "a")
+
+
+Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
+SIGN: Raw = {"x_embedder.weight": ("F32", (1,), bytes(4))}
+ODD: dict[str, tuple[Raw, str]] = {
+    "scales of no width": (
+        {
+            "x_embedder.weight": ("U32", (4, 8), bytes(128)),
+            "x_embedder.scales": ("BF16", (4, 0), b""),
+        },
+        "must come with|not known",
+    ),
+    "a group that does not fit": (
+        {
+            "x_embedder.weight": ("U32", (4, 9), bytes(144)),
+            "x_embedder.scales": ("BF16", (4, 1), bytes(8)),
+        },
+        "groups of 64 do not fit|not known",
+    ),
+    "a mark of brackets": (
+        {**SIGN, "x_embedder.comfy_quant": ("U8", (4000,), b"[" * 4000)},
+        "must be JSON",
+    ),
+    "a mark without end": (
+        {**SIGN, "x_embedder.comfy_quant": ("U8", (5000,), b"[" * 5000)},
+        "must be a short text",
+    ),
+    "nvfp4": (
+        {**SIGN, "layers.0.x.comfy_quant": ("U8", (19,), b'{"format": "nvfp4"}')},
+        "of the format 'nvfp4'",
+    ),
+    "two names for one": (
+        {**SIGN, "all_x_embedder.2-1.weight": ("F32", (1,), bytes(4))},
+        "are both 'all_x_embedder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files(tmp_path: Path, name: str) -> None:
+    tensors, match = ODD[name]
+    file = _write_raw(tmp_path / "a", tensors)
+    with pytest.raises(CheckpointError, match=match):
+        [tensor.read() for tensor in read_file(file)["transformer"].values()]
+
+
+def test_odd_names_in_a_vae(source: Path, tmp_path: Path) -> None:
+    """Blocks without end, or of the encoder's alone; a 3x3 where a matrix should be."""
+    arrays = foreign.vae(source)
+    wide = next(key for key in arrays if ".mid.attn_1.q.weight" in key)
+    for more in (
+        {f"decoder.up.{'9' * 5000}.x": np.ones(1, np.float32)},
+        {"encoder.up.1.x": np.ones(1, np.float32)},
+        {wide: np.ones((*arrays[wide].shape[:2], 3, 3), np.float32)},
+    ):
+        file = foreign.write(tmp_path / "a.safetensors", {**arrays, **more})
+        with pytest.raises(CheckpointError, match=r"unknown to this model|must have the shape"):
+            Checkpoint.open(file, source)
+
+
+def test_a_scalar_that_nothing_uses(source: Path, tmp_path: Path) -> None:
+    arrays = {**foreign.text_encoder(source), "lm_head.logit_scale": np.array(2, np.float32)}
+    file = foreign.write(tmp_path / "a.safetensors", arrays)
+    list(convert(Plan.of(file, base=source), tmp_path / "out"))
+    assert [*verify(tmp_path / "out")]
+
+
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     file = foreign.write(tmp_path / "a.safetensors", {"x": np.ones(3, np.float32)})
     with pytest.raises(CheckpointError, match="holds no part of Z-Image"):
@@ -284,13 +357,14 @@ def test_broken_files(tmp_path: Path) -> None:
     assert refused > 1000
 
 
-def _gguf(file: Path, arrays: foreign.Arrays, kind: str) -> Path:
-    """Matrices quantized, as the usual programs do it; all else as it is."""
+def _gguf(file: Path, arrays: foreign.Arrays, kind: str, *more: str) -> Path:
+    """Matrices quantized, as the usual programs do it, and `more`; all else as it is."""
     writer = gguf.GGUFWriter(str(file), "lumina2")
     quantized = gguf.GGMLQuantizationType[kind]
     for key, array in arrays.items():
         data = np.ascontiguousarray(array)
-        if array.ndim == 2 and array.shape[1] % 64 == 0 and "pad_token" not in key:
+        is_matrix = array.ndim == 2 and array.shape[1] % 64 == 0 and "pad_token" not in key
+        if is_matrix or key in more:
             writer.add_tensor(key, gguf.quants.quantize(data, quantized), raw_dtype=quantized)
         else:
             writer.add_tensor(key, data)
@@ -299,6 +373,17 @@ def _gguf(file: Path, arrays: foreign.Arrays, kind: str) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return file
+
+
+def test_gguf_carries_over_matrices_alone(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A quantized pad token is unpacked: it is no layer."""
+    source = checkpoint("demo")
+    file = _gguf(tmp_path / "a.gguf", foreign.transformer(source), "Q8_0", "x_pad_token")
+    assert read_file(file)["transformer"]["x_pad_token"].kind == "Q8_0"
+    list(convert(Plan.of(file, base=source), tmp_path / "out"))
+    ZImage.load(tmp_path / "out").generate("x", **DRAWN)
 
 
 @pytest.mark.parametrize(("kind", "bits", "least"), [("Q8_0", 8, 0.9999), ("Q4_1", 4, 0.98)])

@@ -1,6 +1,8 @@
 """GGUF, against the format's own library: every type to the last bit."""
 
+import os
 import random
+import struct
 from pathlib import Path
 
 import mlx.core as mx
@@ -111,6 +113,15 @@ def test_lying_counts(tmp_path: Path, count: int) -> None:
     (tmp_path / "a.gguf").write_bytes(data + bytes(64))
     with pytest.raises(CheckpointError, match=r"a\.gguf is truncated or no GGUF file"):
         read_gguf(tmp_path / "a.gguf")
+
+
+def test_a_text_without_end(tmp_path: Path) -> None:
+    """600 MB of it are there, in a file with a hole; none of them is read."""
+    file = tmp_path / "a.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 600_000_000))
+    os.truncate(file, 700_000_000)
+    with pytest.raises(CheckpointError, match="a text of 600000000 bytes"):
+        read_gguf(file)
 
 
 def test_types_that_are_not_known(tmp_path: Path) -> None:
