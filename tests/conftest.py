@@ -1,21 +1,12 @@
-"""Before MLX is imported: a fast BLAS where there is one, and full float32 on every backend."""
+"""Full float32 on every backend, said before MLX is imported; and what the tests share."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
-if sys.platform == "linux":
-    # MLX's wheel links the reference BLAS; OpenBLAS, loaded first, takes its place.
-    try:
-        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        print("OpenBLAS is not installed: the tests will be slow", file=sys.stderr)
-
 from mlx_zimage.checkpoints.hub import DEMO
 from tests.make_checkpoint import KINDS, write_checkpoint
 
