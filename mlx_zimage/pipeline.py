@@ -24,6 +24,7 @@ from .checkpoints.tensors import Part
 from .errors import CheckpointError, LoraError, OutOfMemoryError
 from .images.pixels import to_image
 from .models.transformer import Conditioning, ZImageTransformer
+from .prompt.embeddings import Embeddings
 from .prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from .request import Event, Finished, Request, Result, Started, Step, Truncated
 from .resolve import Defaults, latents_shape, resolve, schedule_of
@@ -66,6 +67,7 @@ class ZImage:
         self._quantize = quantize
         self._scheduler = SchedulerConfig.from_dict(read_json(file), str(file))
         self._tokenizer = PromptTokenizer.from_folder(checkpoint.tokenizer_folder)
+        self._embeddings = Embeddings()
 
     @classmethod
     def load(
@@ -138,6 +140,7 @@ class ZImage:
     def unload(self) -> None:
         """Give the memory back. The next generation loads again."""
         self._parts.clear()
+        self._embeddings.clear()
 
     @property
     def _max_tokens(self) -> int:
@@ -170,15 +173,19 @@ class ZImage:
                 message = f"the prompt is longer than {self._max_tokens} tokens"
                 warnings.warn(f"{message}; lost: {tokens.lost!r}", PromptTruncatedWarning, 2)
                 yield Truncated(tokens.lost, self._max_tokens)
-        encoded: dict[str, mx.array] = {}
-        if turns:
+        kept = {text: self._embeddings.get(text) for text in turns}
+        encoded = {text: embedding for text, embedding in kept.items() if embedding is not None}
+        if turns.keys() - encoded.keys():
             encoder = yield from self._part("text_encoder")
             started = _now()
             yield Started("encode")
             for text, tokens in turns.items():
+                if text in encoded:
+                    continue
                 self._check_ids(tokens)
                 encoded[text] = encoder(mx.array([tokens.ids]))[0]
                 mx.eval(encoded[text])
+                self._embeddings.put(text, encoded[text])
             del encoder
             self._parts.done()
             yield Finished("encode", _now() - started)

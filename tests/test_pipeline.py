@@ -154,6 +154,7 @@ def test_nothing_runs_before_it_is_asked_for(model: ZImage, calls: dict[str, int
 
 @pytest.mark.parametrize("steps", [1, 5, 8])
 def test_as_many_forwards_as_steps(model: ZImage, calls: dict[str, int], steps: int) -> None:
+    model.unload()
     model.generate("x", **{**SMALL, "steps": steps})
     assert calls["ZImageTransformer.__call__"] == steps
     assert calls["ZImageTransformer.prepare"] == 1
@@ -182,6 +183,7 @@ def test_guidance_costs_one_more_forward_where_it_acts(
     assert calls["ZImageTransformer.__call__"] == 8 + 6
     # The same text on both sides is encoded once, and changes nothing.
     calls.clear()
+    model.unload()
     same = model.generate("x", **options, negative_prompt="x")
     assert calls["TextEncoder.__call__"] == 1
     without = model.generate("x", **{**options, "guidance": 0})
@@ -444,3 +446,21 @@ def test_threads(checkpoint: Callable[[str], Path]) -> None:
     for seed in range(4):
         alone = loaded[0].generate("x", **{**SMALL, "seed": seed})
         assert mx.array_equal(made[seed].latents, alone.latents)
+
+
+def test_a_prompt_is_encoded_once(checkpoint: Callable[[str], Path], calls: dict[str, int]) -> None:
+    """Seeds and sizes share it; in a staged model the encoder is not even loaded again."""
+    model = ZImage.load(checkpoint("small"), memory="staged")
+    first = model.generate("a red fox", **SMALL)
+    kept = np.array(first.prompt_embeds)
+    first.prompt_embeds[:] = 0  # the caller's own
+    events = list(model.stream("a red fox", **{**SMALL, "seed": 9, "width": 48}))
+    assert calls["TextEncoder.__call__"] == 1
+    loaded = {event.part for event in events if isinstance(event, Started)}
+    assert loaded == {"", "transformer", "vae"}
+    assert np.array_equal(np.array(events[-1].prompt_embeds), kept)
+    model.generate("a red fox", **SMALL, guidance=2.0, negative_prompt="blue")
+    assert calls["TextEncoder.__call__"] == 2
+    model.unload()
+    model.generate("a red fox", **SMALL)
+    assert calls["TextEncoder.__call__"] == 3
