@@ -4,11 +4,13 @@ Notable:
 - pixels and activations are channels-last (B, H, W, C); latents are channels-first, as the sampler
   and diffusers keep them, and in the sampler's scale;
 - group statistics are taken in float32, without the two transposes of a PyTorch-compatible norm;
+- a large image goes through in strips of rows, which see a row of their neighbours, and group
+  statistics are those of the whole: memory is bounded and there are no seams;
 - convolution weights are stored (out, in, h, w) in the checkpoint and (out, h, w, in) here; the
   loader turns them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +21,11 @@ from mlx import nn
 from .. import configs
 from ..errors import CheckpointError
 from .layers import Conv2d, Linear
+from .strips import Strips, convolve, split
 
 NORM_EPS = 1e-6  # fixed in the reference class
+STRIP = 1 << 18  # pixels, at most, that a strip has at the image's own size
+SCORES = 1 << 26  # attention scores that are made at once
 
 
 @dataclass(frozen=True)
@@ -85,17 +90,26 @@ class GroupNorm(nn.Module):
         self.weight = mx.ones((channels,))
         self.bias = mx.zeros((channels,))
 
-    def __call__(self, x: mx.array) -> mx.array:
-        mean = self._group_mean(x.astype(mx.float32))  # (B, 1, 1, C), as all that follow
-        scale = mx.rsqrt(self._group_mean(_squared_distance(x, mean)) + NORM_EPS)
-        return _affine(x, mean, scale * self.weight, self.bias.astype(mx.float32))
+    def over(self, strips: Strips) -> Callable[[mx.array], mx.array]:
+        """The norm by the statistics of these strips, for any part of them."""
+        mean = self._group_mean(x.astype(mx.float32) for x in strips)  # (B, 1, 1, C), as all here
+        distances = (_squared_distance(x, mean) for x in strips)
+        scale = mx.rsqrt(self._group_mean(distances) + NORM_EPS) * self.weight
+        bias = self.bias.astype(mx.float32)
+        mx.eval(mean, scale, bias)
+        return lambda x: _affine(x, mean, scale, bias)
 
-    def _group_mean(self, x: mx.array) -> mx.array:
+    def _group_mean(self, strips: Iterator[mx.array]) -> mx.array:
         """The mean over space and group, for each channel: (B, 1, 1, C)."""
         # Rows first: one long running sum in float32 would lose digits.
-        channels = x.mean(axis=2).mean(axis=1).reshape(x.shape[0], self.groups, -1)
+        rows = []
+        for x in strips:
+            rows.append(x.mean(axis=2))
+            mx.eval(rows[-1])
+        mean = mx.concatenate(rows, axis=1).mean(axis=1)
+        channels = mean.reshape(len(mean), self.groups, -1)
         means = mx.broadcast_to(channels.mean(axis=-1, keepdims=True), channels.shape)
-        return means.reshape(x.shape[0], 1, 1, -1)
+        return means.reshape(len(mean), 1, 1, -1)
 
 
 class Resnet(nn.Module):
@@ -108,10 +122,19 @@ class Resnet(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        out = self.conv1(nn.silu(self.norm1(x)))
-        out = self.conv2(nn.silu(self.norm2(out)))
-        return (self.conv_shortcut(x) if "conv_shortcut" in self else x) + out
+    def __call__(self, strips: Strips) -> Strips:
+        hidden = list(convolve(self.conv1, [*strips], _activated(self.norm1, strips)))
+        out = []
+        for changed in convolve(self.conv2, hidden, _activated(self.norm2, hidden)):
+            x = strips.pop(0)
+            out.append((self.conv_shortcut(x) if "conv_shortcut" in self else x) + changed)
+            mx.eval(out[-1])
+        return out
+
+
+def _activated(norm: GroupNorm, strips: Strips) -> Callable[[mx.array], mx.array]:
+    normal = norm.over(strips)
+    return lambda x: nn.silu(normal(x))
 
 
 class SpatialAttention(nn.Module):
@@ -125,12 +148,21 @@ class SpatialAttention(nn.Module):
         self.to_v = Linear(channels, channels)
         self.to_out = [Linear(channels, channels)]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, strips: Strips) -> Strips:
+        heights = [x.shape[1] for x in strips]
+        x = mx.concatenate(strips, axis=1)
         b, _, _, c = x.shape
-        tokens = self.group_norm(x).reshape(b, 1, -1, c)  # (B, one head, H W, C)
+        tokens = self.group_norm.over([x])(x).reshape(b, 1, -1, c)  # (B, one head, H W, C)
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=c**-0.5)
-        return x + self.to_out[0](out).reshape(x.shape)
+        at_once = max(SCORES // (b * tokens.shape[2]), 1)
+        parts = []
+        for start in range(0, tokens.shape[2], at_once):
+            some = q[:, :, start : start + at_once]
+            parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=c**-0.5))
+            mx.eval(parts[-1])
+        out = x + self.to_out[0](mx.concatenate(parts, axis=2)).reshape(x.shape)
+        strips.clear()
+        return split(out, heights)
 
 
 class MidBlock(nn.Module):
@@ -141,11 +173,11 @@ class MidBlock(nn.Module):
         if config.mid_block_add_attention:
             self.attentions = [SpatialAttention(groups, channels)]
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = self.resnets[0](x)
+    def __call__(self, strips: Strips) -> Strips:
+        strips = self.resnets[0](strips)
         if "attentions" in self:
-            x = self.attentions[0](x)
-        return self.resnets[1](x)
+            strips = self.attentions[0](strips)
+        return self.resnets[1](strips)
 
 
 class Downsample(nn.Module):
@@ -153,8 +185,15 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, stride=2)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.conv(mx.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)]))
+    def __call__(self, strips: Strips) -> Strips:
+        out = []
+        while strips:  # each of an even height
+            x = strips.pop(0)
+            below = strips[0][:, :1] if strips else mx.zeros_like(x[:, :1])
+            window = mx.concatenate([x, below], axis=1)
+            out.append(self.conv(mx.pad(window, [(0, 0), (0, 0), (0, 1), (0, 0)])))
+            mx.eval(out[-1])
+        return out
 
 
 class Upsample(nn.Module):
@@ -162,10 +201,14 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = Conv2d(channels, channels, 3, padding=1)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        b, h, w, c = x.shape
-        twice = mx.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
-        return self.conv(twice.reshape(b, 2 * h, 2 * w, c))
+    def __call__(self, strips: Strips) -> Strips:
+        return list(convolve(self.conv, strips, _twice, trim=1))
+
+
+def _twice(x: mx.array) -> mx.array:
+    b, h, w, c = x.shape
+    twice = mx.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
+    return twice.reshape(b, 2 * h, 2 * w, c)
 
 
 class Stage(nn.Module):
@@ -178,10 +221,11 @@ class Stage(nn.Module):
         if sampler is not None:
             self[name] = [sampler]
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, strips: Strips) -> Strips:
         for resnet in self.resnets:
-            x = resnet(x)
-        return self[self.sampler][0](x) if self.sampler in self else x
+            strips = resnet(strips)
+        sampled: Strips = self[self.sampler][0](strips) if self.sampler in self else strips
+        return sampled
 
 
 class Encoder(nn.Module):
@@ -199,11 +243,13 @@ class Encoder(nn.Module):
         self.conv_norm_out = GroupNorm(groups, channels[-1])
         self.conv_out = Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = self.conv_in(x)
+    def __call__(self, strips: Strips) -> mx.array:
+        strips = list(convolve(self.conv_in, strips, lambda x: x))
         for block in self.down_blocks:
-            x = block(x)
-        return self.conv_out(nn.silu(self.conv_norm_out(self.mid_block(x))))
+            strips = block(strips)
+        strips = self.mid_block(strips)
+        activated = _activated(self.conv_norm_out, strips)
+        return mx.concatenate(list(convolve(self.conv_out, strips, activated)), axis=1)
 
 
 class Decoder(nn.Module):
@@ -221,11 +267,12 @@ class Decoder(nn.Module):
         self.conv_norm_out = GroupNorm(groups, channels[-1])
         self.conv_out = Conv2d(channels[-1], config.out_channels, 3, padding=1)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = self.mid_block(self.conv_in(x))
+    def __call__(self, strips: Strips) -> mx.array:
+        strips = self.mid_block(list(convolve(self.conv_in, strips, lambda x: x)))
         for block in self.up_blocks:
-            x = block(x)
-        return self.conv_out(nn.silu(self.conv_norm_out(x)))
+            strips = block(strips)
+        activated = _activated(self.conv_norm_out, strips)
+        return mx.concatenate(list(convolve(self.conv_out, strips, activated)), axis=1)
 
 
 class Autoencoder(nn.Module):
@@ -250,7 +297,7 @@ class Autoencoder(nn.Module):
 
     def encode(self, pixels: mx.array, noise: mx.array | None = None) -> mx.array:
         """Pixels (B, H, W, 3) in -1..1 to latents (B, C, h, w): the mean, or a sample by noise."""
-        moments = self.encoder(pixels.astype(self.dtype))
+        moments = self.encoder(self._strips(pixels.astype(self.dtype), self.config.scale_factor))
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
         latents, log_variance = mx.split(moments.transpose(0, 3, 1, 2), 2, axis=1)
@@ -265,4 +312,11 @@ class Autoencoder(nn.Module):
         z = z.transpose(0, 2, 3, 1)
         if self.config.use_post_quant_conv:
             z = self.post_quant_conv(z)
-        return self.decoder(z)
+        return self.decoder(self._strips(z, 1))
+
+    def _strips(self, x: mx.array, unit: int) -> Strips:
+        """Of as many rows each, a multiple of `unit`, as STRIP allows at the image's own size."""
+        b, h, w, _ = x.shape
+        factor = self.config.scale_factor // unit  # from here to the image
+        rows = max(STRIP // (b * w * factor**2 * unit), 1) * unit
+        return split(x, [min(rows, h - start) for start in range(0, h, rows)])

@@ -49,12 +49,13 @@ def _watched_modules() -> Iterator[list[tuple[str, mx.Dtype]]]:
     for module in list(nn.Module.__subclasses__()):
         if module.__module__.startswith("mlx_zimage"):
             classes.append(module)
-    kept = {cls: cls.__call__ for cls in classes}
+    kept = {cls: cls.__call__ for cls in classes if "__call__" in vars(cls)}
 
     def watch(cls: Any, call: Any) -> Any:
         def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
             out = call(self, *args, **kwargs)
-            seen.append((cls.__name__, out.dtype))
+            arrays = out if isinstance(out, list) else [out]  # a list: an image in strips
+            seen.extend((cls.__name__, array.dtype) for array in arrays)
             return out
 
         return watched
