@@ -77,7 +77,7 @@ class ZImage:
         quantize: int | str | None = None,
         dtype: str | None = None,
         loras: Sequence[str] = (),
-        memory: Literal["auto", "resident", "staged"] = "auto",
+        memory: Literal["auto", "resident", "staged", "low"] = "auto",
         download: bool = False,
         revision: str | None = None,
     ) -> "ZImage":

@@ -25,6 +25,7 @@ from mlx_zimage import (
     Truncated,
     ZImage,
 )
+from mlx_zimage.checkpoints.convert import Plan, convert
 from mlx_zimage.checkpoints.parts import device_memory
 from mlx_zimage.checkpoints.tensors import PARTS
 from mlx_zimage.models.text_encoder import TextEncoder
@@ -249,7 +250,7 @@ def test_load_refuses(checkpoint: Callable[[str], Path]) -> None:
         ZImage.load(folder / "nowhere")
 
 
-@pytest.mark.parametrize("memory", ["resident", "staged"])
+@pytest.mark.parametrize("memory", ["resident", "staged", "low"])
 def test_memory(checkpoint: Callable[[str], Path], memory: Any) -> None:
     model = ZImage.load(checkpoint("wide"), memory=memory)
     options = {"width": 16, "height": 16, "steps": 1, "seed": 0}
@@ -362,8 +363,41 @@ def test_no_growth_over_generations(model: ZImage) -> None:
 def test_auto_memory(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     folder = checkpoint("small")
     assert ZImage.load(folder).capabilities().memory == "resident"
-    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: 1_000_000)
+    room = {"small": 10_000_000, "less": 1_000_000}
+    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: room["small"])
     assert ZImage.load(folder).capabilities().memory == "staged"
+    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: room["less"])
+    assert ZImage.load(folder).capabilities().memory == "low"
+    even = checkpoint("even")  # low memory is for what is stored quantized, or is not
+    assert ZImage.load(even, quantize=8).capabilities().memory == "staged"
+    with pytest.raises(RequestError, match="convert the checkpoint with --q first"):
+        ZImage.load(even, quantize=8, memory="low")
+
+
+@pytest.mark.parametrize("quantize", [None, 4, "mxfp4"])
+def test_blocks_read_when_their_turn_comes(
+    checkpoint: Callable[[str], Path], tmp_path: Path, quantize: Any
+) -> None:
+    """The same picture in less memory: one block at a time, and the embeddings of the prompt."""
+    list(convert(Plan.of(checkpoint("demo"), quantize=quantize, dtype="float32"), tmp_path / "ck"))
+    options = {"seed": 1, "width": 32, "height": 32, "steps": 2}
+    drawn, peaks = {}, {}
+    for memory in ("staged", "low"):
+        model = ZImage.load(tmp_path / "ck", memory=memory)
+        model.generate("a", **options)  # what is compiled is compiled now
+        model.unload()
+        gc.collect()
+        before = mx.get_active_memory()
+        steps = model.stream("a red star on a blue background", **options)
+        mx.reset_peak_memory()
+        for event in steps:
+            if isinstance(event, Step):
+                drawn[memory] = event.latents
+                peaks[memory] = mx.get_peak_memory() - before
+        steps.close()
+    print({memory: f"{peak / 1e6:.1f} MB" for memory, peak in peaks.items()})
+    assert mx.array_equal(drawn["staged"], drawn["low"])
+    assert peaks["low"] < 0.6 * peaks["staged"]
 
 
 def test_capabilities(checkpoint: Callable[[str], Path]) -> None:
@@ -427,10 +461,12 @@ def test_numbers_that_overflow(
         ZImage.load(folder, dtype=dtype).generate("x", width=32, height=32, steps=2)
 
 
-def test_threads(checkpoint: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("memory", ["resident", "low"])
+def test_threads(checkpoint: Callable[[str], Path], memory: Any) -> None:
     """Load in one thread, generate in others, at the same time."""
     loaded: list[ZImage] = []
-    loader = threading.Thread(target=lambda: loaded.append(ZImage.load(checkpoint("small"))))
+    folder = checkpoint("small")
+    loader = threading.Thread(target=lambda: loaded.append(ZImage.load(folder, memory=memory)))
     loader.start()
     loader.join()
     made: dict[int, Any] = {}

@@ -6,10 +6,11 @@ time is cast, turned and quantized, and what it came from is dropped.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -23,6 +24,7 @@ from .formats import read_files
 from .hub import locate
 from .quantize import Packings, Quantization, pack, prepare, stored
 from .shards import FLOATS, find_weights, read_json, tensors
+from .streaming import BLOCKS, EMBEDDING, Streamed, StreamedEmbedding, put, take_blocks
 from .tensors import PARTS, Packing, Part, Tensor
 from .writer import outputs
 
@@ -102,13 +104,18 @@ class Checkpoint:
     def tokenizer_folder(self) -> Path:
         return self.home / "tokenizer"
 
-    def load_text_encoder(self, dtype: mx.Dtype, quantization: Quantization | None) -> TextEncoder:
-        return self._load("text_encoder", TextEncoder(self.text_encoder), dtype, quantization)
+    def load_text_encoder(
+        self, dtype: mx.Dtype, quantization: Quantization | None, *, streamed: bool = False
+    ) -> TextEncoder:
+        """`streamed`: blocks and embeddings stay on disk until they are used, as in the next."""
+        model = TextEncoder(self.text_encoder)
+        return self._load("text_encoder", model, dtype, quantization, streamed)
 
     def load_transformer(
-        self, dtype: mx.Dtype, quantization: Quantization | None
+        self, dtype: mx.Dtype, quantization: Quantization | None, *, streamed: bool = False
     ) -> ZImageTransformer:
-        return self._load("transformer", ZImageTransformer(self.transformer), dtype, quantization)
+        model = ZImageTransformer(self.transformer)
+        return self._load("transformer", model, dtype, quantization, streamed)
 
     def load_vae(self, dtype: mx.Dtype) -> Autoencoder:
         return self._load("vae", Autoencoder(self.vae), dtype, None)
@@ -144,18 +151,26 @@ class Checkpoint:
         model: Model,
         dtype: mx.Dtype,
         quantization: Quantization | None,
+        streamed: bool = False,
     ) -> Model:
         packings = self.packings(part, quantization)
         prepare(model, packings)
-        filled: list[tuple[str, mx.array]] = []
-        for key, tensor in sorted(self.needed(part).items(), key=lambda item: item[1].place):
-            path = key.removesuffix(".weight")
-            if path in packings:
-                filled += _packed(path, tensor, packings[path], dtype)
-            else:
-                filled.append((key, _turned(tensor.read().astype(dtype))))
-            mx.eval(filled[-1][1])
-        model.load_weights(filled, strict=True)
+        left = dict(self.needed(part))
+        later: dict[str, Any] = {}  # what takes the place of blocks, by path
+        for path in BLOCKS[part] if streamed else ():
+            later[path] = []
+            for number, block in enumerate(take_blocks(model, path)):
+                own = f"{path}.{number}."
+                mine = {key: left.pop(key) for key in [*left] if key.startswith(own)}
+                read = partial(_filled, mine, packings, dtype, own)
+                later[path].append(Streamed(block, read))
+        if streamed and EMBEDDING in left:
+            path = EMBEDDING.removesuffix(".weight")
+            later[path] = StreamedEmbedding(left.pop(EMBEDDING), packings.get(path), dtype)
+            put(model, path, nn.Identity())
+        model.load_weights(_filled(left, packings, dtype), strict=True)
+        for path, value in later.items():
+            put(model, path, value)
         return model
 
     def _check(self, part: Part) -> None:
@@ -191,6 +206,21 @@ class Checkpoint:
                     f"{tensor.where} must be one of {', '.join(FLOATS)}, not {tensor.kind}; "
                     "this kind of file cannot be read yet"
                 )
+
+
+def _filled(
+    tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype, prefix: str = ""
+) -> list[tuple[str, mx.array]]:
+    """Read in the files' order, each evaluated before the next; keys without `prefix`."""
+    filled: list[tuple[str, mx.array]] = []
+    for key, tensor in sorted(tensors.items(), key=lambda item: item[1].place):
+        path = key.removesuffix(".weight")
+        if path in packings:
+            filled += _packed(path, tensor, packings[path], dtype)
+        else:
+            filled.append((key, _turned(tensor.read().astype(dtype))))
+        mx.eval(filled[-1][1])
+    return [(key.removeprefix(prefix), array) for key, array in filled]
 
 
 def _packed(

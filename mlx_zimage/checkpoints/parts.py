@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
@@ -15,15 +15,16 @@ from .quantize import Quantization
 from .tensors import PARTS, Part
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-MEMORY = ("auto", "resident", "staged")
-RESIDENT_SHARE = 0.6
-"""memory="auto" keeps all parts while their weights take no more of the device's memory."""
+MEMORY = ("auto", "resident", "staged", "low")
+SHARE = 0.6
+"""Of the device's memory, that memory="auto" gives to weights."""
 
 Loaded = TextEncoder | ZImageTransformer | Autoencoder
 
 
 class Parts:
-    """`memory`: "resident" keeps every part, "staged" only the one in use, "auto" chooses."""
+    """`memory`: "resident" keeps every part, "staged" only the one in use, "low" of that only the
+    block in use; "auto" chooses."""
 
     def __init__(
         self,
@@ -38,17 +39,22 @@ class Parts:
         if memory not in MEMORY:
             raise RequestError(f"memory must be one of {', '.join(MEMORY)}, not {memory!r}")
         kind = DTYPES[self.dtype]
-        size = 0
-        for part in PARTS:  # what does not fit the quantization is refused before a weight is read
-            size += checkpoint.size(part, kind, checkpoint.packings(part, quantization))
+        asked = {part: checkpoint.packings(part, quantization) for part in PARTS}
+        stored = all(asked[part] == checkpoint.packings(part, None) for part in PARTS)
+        if memory == "low" and not stored:
+            raise RequestError(
+                "memory='low' reads each block whenever it is used, so it must be stored as it is "
+                "to be: convert the checkpoint with --q first, and leave quantize out"
+            )
+        # What does not fit the quantization is refused here, before a weight is read.
+        sizes = [checkpoint.size(part, kind, asked[part]) for part in PARTS]
+        self.memory = _chosen(sizes, stored) if memory == "auto" else memory
+        low = self.memory == "low"
         self._loaders: dict[Part, Callable[[], Loaded]] = {
-            "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization),
-            "transformer": lambda: checkpoint.load_transformer(kind, quantization),
+            "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization, streamed=low),
+            "transformer": lambda: checkpoint.load_transformer(kind, quantization, streamed=low),
             "vae": lambda: checkpoint.load_vae(kind),
         }
-        if memory == "auto":
-            memory = "resident" if size <= RESIDENT_SHARE * device_memory() else "staged"
-        self.memory = memory
         self._loaded: dict[Part, Loaded] = {}
         self._lock = threading.Lock()
 
@@ -64,13 +70,20 @@ class Parts:
 
     def done(self) -> None:
         """A phase is over, and all that it made is evaluated."""
-        if self.memory == "staged":
+        if self.memory != "resident":
             self.clear()
 
     def clear(self) -> None:
         with self._lock:
             self._loaded.clear()
         mx.clear_cache()
+
+
+def _chosen(sizes: Sequence[int], stored: bool) -> str:
+    room = SHARE * device_memory()
+    if sum(sizes) <= room:
+        return "resident"
+    return "low" if stored and max(sizes) > room else "staged"
 
 
 def default_dtype() -> str:

@@ -64,7 +64,7 @@ def generate(
     save_latents: Annotated[Path | None, typer.Option(help=SAVE_LATENTS)] = None,
     save_embeds: Annotated[Path | None, typer.Option(help=SAVE_EMBEDS)] = None,
     dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
-    memory: Annotated[str, typer.Option(help="auto, resident or staged.")] = "auto",
+    memory: Annotated[str, typer.Option(help="auto, resident, staged or low.")] = "auto",
     revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
     download: Annotated[bool, typer.Option("--download", help=DOWNLOAD)] = False,
     offline: Annotated[bool, typer.Option("--offline", help=OFFLINE)] = False,
@@ -103,12 +103,12 @@ def generate(
     def load(path: Path, quantize: int | str | None) -> ZImage:
         return ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
 
-    zimage = load(path, quantize)
+    copied = None if quantize is None or no_cache else _copied(path, quantize, dtype)
+    zimage = load(path, quantize if copied is None else None)
     for request in requests:
         zimage.stream(request).close()  # what cannot be is refused before anything is made
-    if quantize is not None and not no_cache:
-        copy = _kept(path, quantize, dtype, json)
-        zimage = zimage if copy is None else load(copy, None)
+    if copied is not None:
+        zimage = load(_made(copied, json), None)
     with reporter(json) as report:
         for request, file in zip(requests, outputs, strict=True):
             result = _follow(zimage, request, report)
@@ -120,11 +120,13 @@ def generate(
             report.saved(result, file)
 
 
-def _kept(path: Path, quantize: int | str, dtype: str | None, as_json: bool) -> Path | None:
+def _copied(path: Path, quantize: int | str, dtype: str | None) -> Plan | None:
     """A large model is quantized once, and read from there after that."""
     plan = Plan.of(path, quantize=quantize, dtype=dtype or default_dtype())
-    if not cache.is_worth(plan):
-        return None
+    return plan if cache.is_worth(plan) else None
+
+
+def _made(plan: Plan, as_json: bool) -> Path:
     folder = cache.place(plan)
     if not folder.exists() and not as_json:
         size = f"{plan.total / 1e9:.2f} GB"
