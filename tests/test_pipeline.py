@@ -369,7 +369,12 @@ def test_auto_memory(checkpoint: Callable[[str], Path], monkeypatch: pytest.Monk
     monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: room["less"])
     assert ZImage.load(folder).capabilities().memory == "low"
     even = checkpoint("even")  # low memory is for what is stored quantized, or is not
-    assert ZImage.load(even, quantize=8).capabilities().memory == "staged"
+    with pytest.raises(
+        OutOfMemoryError, match=r"with memory='staged', and this device has 0.00 GB"
+    ):
+        ZImage.load(even, quantize=8)
+    with pytest.raises(OutOfMemoryError, match=r"with memory='resident'.*; memory='staged' takes"):
+        ZImage.load(even, memory="resident")
     with pytest.raises(RequestError, match="convert the checkpoint with --q first"):
         ZImage.load(even, quantize=8, memory="low")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 
-from ..errors import RequestError
+from ..errors import OutOfMemoryError, RequestError
 from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder
 from ..models.transformer import ZImageTransformer
@@ -49,6 +49,7 @@ class Parts:
         # What does not fit the quantization is refused here, before a weight is read.
         sizes = [checkpoint.size(part, kind, asked[part]) for part in PARTS]
         self.memory = _chosen(sizes, stored) if memory == "auto" else memory
+        _check_room(self.memory, sizes)
         low = self.memory == "low"
         self._loaders: dict[Part, Callable[[], Loaded]] = {
             "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization, streamed=low),
@@ -84,6 +85,20 @@ def _chosen(sizes: Sequence[int], stored: bool) -> str:
     if sum(sizes) <= room:
         return "resident"
     return "low" if stored and max(sizes) > room else "staged"
+
+
+def _check_room(memory: str, sizes: Sequence[int]) -> None:
+    """Weights that cannot fit are refused before one is read."""
+    needed = {"resident": sum(sizes), "staged": max(sizes)}.get(memory, 0)
+    if needed > device_memory():
+        staged = (
+            f"memory='staged' takes {max(sizes) / 1e9:.2f} GB, " if memory == "resident" else ""
+        )
+        raise OutOfMemoryError(
+            f"the weights take {needed / 1e9:.2f} GB with memory={memory!r}, and this device has "
+            f"{device_memory() / 1e9:.2f} GB; {staged}fewer bits take less, and a checkpoint "
+            "converted with --q may be loaded with memory='low'"
+        )
 
 
 def default_dtype() -> str:
