@@ -1,0 +1,127 @@
+"""Work that is counted: what a picture costs, against the least that its request can cost."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx import nn
+
+from mlx_zimage import ZImage
+from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.models.text_encoder import TextEncoder
+from mlx_zimage.models.transformer import TIMESTEP_HIDDEN, TIMESTEP_WIDTH, ZImageTransformer
+
+PROMPT = "a red fox in the snow"
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Multiplications and additions in matrix products and attention, by the model they are in."""
+    found: Counter[str] = Counter()
+    within: list[str] = []
+
+    def watch(owner: Any, name: str, count: Callable[..., int]) -> None:
+        kept = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if within:
+                found[within[-1]] += count(*args)
+            return kept(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    def enter(owner: Any, name: str, label: str) -> None:
+        kept = getattr(owner, name)
+
+        def entered(*args: Any, **kwargs: Any) -> Any:
+            within.append(label)
+            try:
+                return kept(*args, **kwargs)
+            finally:
+                within.pop()
+
+        monkeypatch.setattr(owner, name, entered)
+
+    watch(nn.Linear, "__call__", lambda layer, x: 2 * x.size * layer.weight.shape[0])
+    watch(
+        mx.fast,
+        "scaled_dot_product_attention",
+        lambda q, k, v: 4 * q.size * k.shape[2],  # (B, H, L, D), keys shared by query heads
+    )
+    enter(TextEncoder, "__call__", "text encoder")
+    enter(ZImageTransformer, "prepare", "once")
+    enter(ZImageTransformer, "__call__", "steps")
+    return found
+
+
+def _least(checkpoint: Checkpoint, tokens: int, side: int, steps: int) -> dict[str, int]:
+    """From the configs alone. Sequences are padded to 32, as the published model has them."""
+    text, image = checkpoint.text_encoder, checkpoint.transformer
+    queries = text.num_attention_heads * text.head_dim
+    keys = text.num_key_value_heads * text.head_dim
+    widths = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
+    layer = 2 * tokens * widths + 4 * tokens**2 * queries
+    words, patches = -(-tokens // 32) * 32, (side // 16) ** 2
+    padded = -(-patches // 32) * 32
+
+    def block(length: int, modulated: bool = True) -> int:
+        matrices = 4 * image.dim**2 + 3 * image.dim * image.hidden_dim
+        modulation = 2 * image.adaln_dim * 4 * image.dim if modulated else 0
+        return 2 * length * matrices + 4 * length**2 * image.dim + modulation
+
+    patch = image.patch_size**2 * image.in_channels
+    edges = 2 * 2 * patches * patch * image.dim + 2 * image.adaln_dim * image.dim
+    time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + image.adaln_dim)
+    refiners = image.n_refiner_layers * block(padded)
+    step = edges + time + refiners + image.n_layers * block(padded + words)
+    caption = 2 * tokens * image.cap_feat_dim * image.dim
+    return {
+        "text encoder": (text.num_hidden_layers - 1) * layer,
+        "once": caption + image.n_refiner_layers * block(words, modulated=False),
+        "steps": steps * step,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "side", "steps"), [("small", 64, 2), ("small", 96, 3), ("demo", 96, 2)]
+)
+def test_no_more_than_the_least(
+    checkpoint: Callable[[str], Path],
+    counted: Counter[str],
+    kind: str,
+    side: int,
+    steps: int,
+) -> None:
+    """The published pipeline pads prompts to 512 tokens and runs the last layer for nothing."""
+    model = ZImage.load(checkpoint(kind))
+    result = model.generate(PROMPT, seed=1, steps=steps, width=side, height=side)
+    opened = Checkpoint.open(checkpoint(kind))
+    least = _least(opened, result.prompt_embeds.shape[0], side, steps)
+    print({name: f"{counted[name] / least[name]:.4f} of the least" for name in least})
+    assert counted.keys() == least.keys()
+    for name, count in least.items():
+        assert counted[name] <= 1.01 * count, name
+        assert counted[name] >= count, name
+
+
+def test_no_mask_for_one_picture(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[object] = set()
+    kept = mx.fast.scaled_dot_product_attention
+
+    def watched(*args: Any, mask: Any = None, **kwargs: Any) -> mx.array:
+        seen.add(mask if mask is None or isinstance(mask, str) else "an array")
+        return kept(*args, mask=mask, **kwargs)
+
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", watched)
+    model = ZImage.load(checkpoint("small"))
+    model.generate(PROMPT, seed=1, steps=1, width=32, height=32)
+    assert seen == {None, "causal"}
+    model.generate(["a", "b"], seed=1, steps=1, width=32, height=32)
+    assert seen == {None, "causal"}  # captions of as many tokens, once padded
+    model.generate([PROMPT, PROMPT * 9], seed=1, steps=1, width=32, height=32)
+    assert seen == {None, "causal", "an array"}
