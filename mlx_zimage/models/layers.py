@@ -1,9 +1,14 @@
 """MLX's layers without initial weights.
 
 Its own draw some from the global random generator. Here every weight comes from a checkpoint, so
-these start from zeros that are never computed, and leave the generator alone.
+these start from zeros that are never computed, and leave the generator alone. Quantized ones unpack
+their weights first where that is faster.
 """
 
+import math
+import time
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -18,7 +23,62 @@ class Linear(nn.Linear):
             self.bias = mx.zeros((outputs,))
 
     def to_quantized(self, *args: Any, **kwargs: Any) -> nn.QuantizedLinear:
-        return _quantized(nn.QuantizedLinear, self, *args, **kwargs)
+        return _quantized(QuantizedLinear, self, *args, **kwargs)
+
+
+class QuantizedLinear(nn.QuantizedLinear):
+    """With many rows, unpacking the weights for an ordinary product can beat the quantized kernel:
+    on a CPU by a factor of 50."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        rows = x.size // max(x.shape[-1], 1)
+        if rows < _unpacks_from(self.mode, self.bits, self.group_size, x.dtype, _device()):
+            return super().__call__(x)
+        packed = (self.weight, self.scales, self.get("biases"), self.group_size, self.bits)
+        out = x @ mx.dequantize(*packed, mode=self.mode, dtype=x.dtype).T
+        return out + self.bias if "bias" in self else out
+
+
+TRIED_ROWS, TRIED_SIDE = (8, 64, 512), 512
+WORTH = 1.3  # times as fast
+
+
+@cache
+def _unpacks_from(mode: str, bits: int, group: int, dtype: mx.Dtype, device: str) -> float:
+    """How many rows make it worth while: measured once, on the device that is used."""
+    square = mx.ones((TRIED_SIDE, TRIED_SIDE), dtype)
+    words, scales, *biases = mx.quantize(square, group, bits, mode=mode)
+    bias = biases[0] if biases else None
+
+    def kernel(x: mx.array) -> mx.array:
+        return mx.quantized_matmul(
+            x, words, scales, bias, transpose=True, group_size=group, bits=bits, mode=mode
+        )
+
+    def unpacked(x: mx.array) -> mx.array:
+        return x @ mx.dequantize(words, scales, bias, group, bits, mode=mode, dtype=dtype).T
+
+    mx.eval(words, scales, *biases)
+    for rows in TRIED_ROWS:
+        x = mx.ones((rows, TRIED_SIDE), dtype)
+        mx.eval(x)
+        if _seconds(kernel, x) > WORTH * _seconds(unpacked, x):
+            return rows
+    return math.inf
+
+
+def _seconds(product: Callable[[mx.array], mx.array], x: mx.array) -> float:
+    """The better of two, after one that warms up."""
+    seconds = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        mx.eval(product(x))
+        seconds.append(time.perf_counter() - begun)
+    return min(seconds[1:])
+
+
+def _device() -> str:
+    return str(mx.default_device())
 
 
 class Embedding(nn.Embedding):

@@ -1,0 +1,50 @@
+"""Quantized layers: two ways to the same numbers, and which is taken."""
+
+import mlx.core as mx
+import pytest
+from mlx import nn
+
+from mlx_zimage.models import layers
+from mlx_zimage.models.layers import Linear
+
+
+def _layer(mode: str, bits: int, group: int, bias: bool = True) -> nn.Module:
+    layer = Linear(256, 128, bias=bias)
+    layer.weight = mx.random.normal((128, 256), key=mx.random.key(0)) * 0.1
+    if bias:
+        layer.bias = mx.random.normal((128,), key=mx.random.key(1))
+    return layer.to_quantized(group_size=group, bits=bits, mode=mode)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "bits", "group"),
+    [("affine", 3, 64), ("affine", 4, 32), ("affine", 8, 128), ("mxfp4", 4, 32), ("nvfp4", 4, 16)],
+)
+def test_unpacked_or_not(
+    mode: str, bits: int, group: int, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relative error is at most 3.0e-7, in float32."""
+    layer, x = _layer(mode, bits, group, bias), mx.random.normal((2, 9, 256), key=mx.random.key(2))
+    found = []
+    for least in (1, 1000):
+        monkeypatch.setattr(layers, "_unpacks_from", lambda *_, least=least: least)
+        found.append(layer(x))
+    assert found[0].shape == (2, 9, 128) and found[0].dtype == found[1].dtype
+    error = mx.linalg.norm(found[0] - found[1]) / mx.linalg.norm(found[1])
+    print(f"{mode} {bits}: {error.item():.1e}")
+    assert error.item() < 1e-6
+
+
+def test_measured_once_on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers._unpacks_from.cache_clear()
+    kept, runs = layers._seconds, []
+    monkeypatch.setattr(layers, "_seconds", lambda *given: runs.append(1) or kept(*given))
+    layer = _layer("affine", 4, 64)
+    for _ in range(3):
+        layer(mx.ones((600, 256)))
+    assert 2 <= len(runs) <= 6
+    found = layers._unpacks_from("affine", 4, 64, mx.float32, layers._device())
+    print(f"unpacks from {found} rows")
+    if mx.default_device().type == mx.DeviceType.cpu:
+        assert found <= 64  # measured: 8, and 50 times as fast at 1024
