@@ -101,19 +101,25 @@ def test_other_sizes(size: tuple[int, int]) -> None:
 
 
 def test_held_out_scenes() -> None:
-    """A sample; the figures on 300 are in tools/train_demo/README.md."""
+    """A sample; the figures on 300 are in tools/train_demo/README.md.
+
+    Another backend's rounding may turn a picture or two: 5 points of 30 scenes.
+    """
     tally = evaluate(model(), held_out(30, seed=11))
     print({question: f"{tally.share(question):.0%}" for question in tally.asked})
     measured = {
         "background": 1,
-        "place": 1,
+        "place": 0.97,
         "colour": 0.98,
-        "size": 1,
-        "shape": 0.88,
-        "glyph": 0.53,
+        "shape": 1,
+        "glyph": 0.89,
+        "size": 0.98,
+        "one thing": 0.94,
+        "two things": 0.92,
+        "no specks": 0.97,
     }
     for question, share in measured.items():
-        assert tally.share(question) >= share - 0.08, question
+        assert tally.share(question) >= share - 0.05, question
 
 
 def test_no_droplets() -> None:
@@ -122,7 +128,7 @@ def test_no_droplets() -> None:
     assert tally.share("no specks") == 1
     drawn = evaluate(model(), held_out(20, seed=13))
     print(f"{drawn.share('no specks'):.0%} of drawn pictures without specks")
-    assert drawn.share("no specks") >= 0.85  # measured: 0.90
+    assert drawn.share("no specks") >= 0.95  # measured: 1
 
 
 def test_the_autoencoder() -> None:
@@ -155,6 +161,6 @@ def test_guidance_and_negative_prompts_act() -> None:
 def test_quantized(bits: int, least: float) -> None:
     plain, coarse = (model(b).generate(ONE, seed=0) for b in (None, bits))
     likeness = cosine(coarse.latents, np.array(plain.latents))
-    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99998 and 0.994
+    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99997 and 0.993
     assert likeness >= least
     assert score(SCENES[ONE], read(coarse.image)).everything

@@ -1,6 +1,6 @@
 """All of it: autoencoder, tokenizer, text encoder, transformer, the checkpoint, its score.
 
-    python -m tools.train_demo OUT [--vae-minutes 26] [--minutes 240] [--device cuda]
+    python -m tools.train_demo OUT [--vae-minutes 26] [--minutes 160] [--device cuda]
 
 Run again with the same OUT it goes on where it stopped. The checkpoint goes to OUT/demo.
 """
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--vae-minutes", type=float, default=26)
-    parser.add_argument("--minutes", type=float, default=240)
+    parser.add_argument("--minutes", type=float, default=160)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     out = options.out
