@@ -118,13 +118,14 @@ def test_whole_language_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mlx_zimage.checkpoints.shards import find_weights, read_arrays
+    from mlx_zimage.checkpoints.shards import find_weights
     from mlx_zimage.models.text_encoder import TextEncoder
 
     folder = checkpoint(kind)
     ours = TextEncoder(Checkpoint.open(folder).text_encoder, whole=True)
-    found = read_arrays(find_weights(folder / "text_encoder"))
-    ours.load_weights([(key, array.astype(mx.float32)) for key, array in found], strict=True)
+    found = find_weights(folder / "text_encoder").items()
+    arrays = [(key, entry.rows(0, entry.shape[0]).astype(mx.float32)) for key, entry in found]
+    ours.load_weights(arrays, strict=True)
     theirs = AutoModelForCausalLM.from_pretrained(folder / "text_encoder", dtype=torch.float32)
     ids = np.random.RandomState(1).randint(0, 300, (2, 40))
     with torch.no_grad():
