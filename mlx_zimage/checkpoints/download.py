@@ -182,7 +182,7 @@ class _Transfer:
             with suppress(Exception):  # Xet's threads do not pass on what a progress bar raises
                 from huggingface_hub.utils._xet import abort_xet_session
 
-                abort_xet_session()  # type: ignore[no-untyped-call]
+                abort_xet_session()  # type: ignore[no-untyped-call]  # theirs, without types
         self._thread.join(STOP_SECONDS)
 
     def _run(self, repo: str, name: str, revision: str | None) -> None:
