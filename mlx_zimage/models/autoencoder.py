@@ -20,12 +20,11 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
-from .layers import Conv2d, Linear
+from .layers import Conv2d, Linear, attention
 from .strips import Strips, convolve, split
 
 NORM_EPS = 1e-6  # fixed in the reference class
 STRIP = 1 << 18  # pixels, at most, that a strip has at the image's own size
-SCORES = 1 << 26  # attention scores that are made at once
 
 
 @dataclass(frozen=True)
@@ -154,13 +153,8 @@ class SpatialAttention(nn.Module):
         b, _, _, c = x.shape
         tokens = self.group_norm.over([x])(x).reshape(b, 1, -1, c)  # (B, one head, H W, C)
         q, k, v = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        at_once = max(SCORES // (b * tokens.shape[2]), 1)
-        parts = []
-        for start in range(0, tokens.shape[2], at_once):
-            some = q[:, :, start : start + at_once]
-            parts.append(mx.fast.scaled_dot_product_attention(some, k, v, scale=c**-0.5))
-            mx.eval(parts[-1])
-        out = x + self.to_out[0](mx.concatenate(parts, axis=2)).reshape(x.shape)
+        attended = attention(q, k, v, scale=c**-0.5)
+        out = x + self.to_out[0](attended).reshape(x.shape)
         strips.clear()
         return split(out, heights)
 

@@ -7,7 +7,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.models import autoencoder
+from mlx_zimage.models import autoencoder, layers
 from mlx_zimage.models.autoencoder import Autoencoder
 
 
@@ -33,7 +33,7 @@ def test_strips_change_nothing(
     decoded, encoded = vae.decode(latents), vae.encode(pixels)
     mx.eval(decoded, encoded)
     monkeypatch.setattr(autoencoder, "STRIP", strip)
-    monkeypatch.setattr(autoencoder, "SCORES", 10_000)
+    monkeypatch.setattr(layers, "SCORES", 10_000)
     assert mx.abs(vae.decode(latents) - decoded).max().item() < 1e-5
     assert mx.abs(vae.encode(pixels) - encoded).max().item() < 1e-5
 
