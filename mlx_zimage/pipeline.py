@@ -7,13 +7,13 @@ by then, so nothing keeps it alive.
 
 import time
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import mlx.core as mx
-import numpy as np
 
 from .checkpoints.download import find
 from .checkpoints.folder import Checkpoint
@@ -23,7 +23,7 @@ from .checkpoints.shards import read_json
 from .checkpoints.tensors import Part
 from .errors import CheckpointError, LoraError, OutOfMemoryError
 from .images.pixels import to_image
-from .models.transformer import Conditioning, ZImageTransformer
+from .models.transformer import Conditioning
 from .prompt.embeddings import Embeddings
 from .prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from .request import Event, Finished, Request, Result, Started, Step, Truncated
@@ -204,16 +204,22 @@ class ZImage:
         size = latents.shape[2:]
         with_prompt = transformer.prepare(positive, *size)
         without = transformer.prepare(negative, *size) if negative else None
-        mx.eval(with_prompt.arrays, without.arrays if without else [])
-        for step in range(len(schedule)):
+        modulations = transformer.modulate(schedule.times)
+        made = [array for modulation in modulations for array in modulation.arrays]
+        mx.eval(made, with_prompt.arrays, without.arrays if without else [])
+        del made
+        if not self._parts.keeps:
+            transformer.drop_modulation()
+        for step, modulation in enumerate(modulations):
             begun = _now()
-            model_time = schedule.times[step]
-            velocity = _velocity(request, transformer, latents, model_time, with_prompt, without)
+            forward = partial(transformer, latents, modulation)
+            model_time = float(schedule.times[step])
+            velocity = _velocity(request, forward, model_time, with_prompt, without)
             latents = euler_step(latents, velocity, schedule, step)
             self._check_finite(latents, f"step {step + 1}")
             reached = float(schedule.sigmas[step + 1])
             yield Step(step + 1, len(schedule), reached, _now() - begun, latents)
-        del transformer, with_prompt, without, velocity
+        del transformer, forward, with_prompt, without, velocity
         self._parts.done()
         yield Finished("denoise", _now() - started)
         return latents
@@ -269,17 +275,16 @@ class ZImage:
 
 def _velocity(
     request: Request,
-    transformer: ZImageTransformer,
-    latents: mx.array,
-    model_time: np.float32,
+    forward: Callable[[Conditioning], mx.array],
+    model_time: float,
     with_prompt: Conditioning,
     without: Conditioning | None,
 ) -> mx.array:
     """The direction to move in, float32; the model predicts the opposite one."""
-    prediction = transformer(latents, model_time, with_prompt).astype(mx.float32)
+    prediction = forward(with_prompt).astype(mx.float32)
     strength, truncation = request.guidance or 0.0, request.cfg_truncation or 0.0
-    if without is not None and guidance.applies(strength, truncation, float(model_time)):
-        other = transformer(latents, model_time, without)
+    if without is not None and guidance.applies(strength, truncation, model_time):
+        other = forward(without)
         normalization = request.cfg_normalization or 0.0
         prediction = guidance.guide(prediction, other, strength, normalization)
     return -prediction

@@ -22,7 +22,8 @@ from mlx.utils import tree_flatten
 
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
-from mlx_zimage.models.transformer import TransformerConfig, ZImageTransformer
+from mlx_zimage.models.transformer import ZImageTransformer
+from mlx_zimage.models.transformer_config import TransformerConfig
 from mlx_zimage.prompt.template import CHAT_TEMPLATE
 from mlx_zimage.prompt.tokenizer import byte_level, default_added_tokens
 

@@ -11,8 +11,9 @@ from mlx import nn
 
 from mlx_zimage import ZImage
 from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.models.blocks import TIMESTEP_HIDDEN, TIMESTEP_WIDTH
 from mlx_zimage.models.text_encoder import TextEncoder
-from mlx_zimage.models.transformer import TIMESTEP_HIDDEN, TIMESTEP_WIDTH, ZImageTransformer
+from mlx_zimage.models.transformer import ZImageTransformer
 
 PROMPT = "a red fox in the snow"
 
@@ -53,6 +54,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     )
     enter(TextEncoder, "__call__", "text encoder")
     enter(ZImageTransformer, "prepare", "once")
+    enter(ZImageTransformer, "modulate", "modulation")
     enter(ZImageTransformer, "__call__", "steps")
     return found
 
@@ -67,20 +69,21 @@ def _least(checkpoint: Checkpoint, tokens: int, side: int, steps: int) -> dict[s
     words, patches = -(-tokens // 32) * 32, (side // 16) ** 2
     padded = -(-patches // 32) * 32
 
-    def block(length: int, modulated: bool = True) -> int:
+    def block(length: int) -> int:
         matrices = 4 * image.dim**2 + 3 * image.dim * image.hidden_dim
-        modulation = 2 * image.adaln_dim * 4 * image.dim if modulated else 0
-        return 2 * length * matrices + 4 * length**2 * image.dim + modulation
+        return 2 * length * matrices + 4 * length**2 * image.dim
 
     patch = image.patch_size**2 * image.in_channels
-    edges = 2 * 2 * patches * patch * image.dim + 2 * image.adaln_dim * image.dim
-    time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + image.adaln_dim)
+    edges = 2 * 2 * patches * patch * image.dim
     refiners = image.n_refiner_layers * block(padded)
-    step = edges + time + refiners + image.n_layers * block(padded + words)
+    step = edges + refiners + image.n_layers * block(padded + words)
+    time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + image.adaln_dim)
+    modulated = 4 * (image.n_refiner_layers + image.n_layers) + 1  # in widths of the stream
     caption = 2 * tokens * image.cap_feat_dim * image.dim
     return {
         "text encoder": (text.num_hidden_layers - 1) * layer,
-        "once": caption + image.n_refiner_layers * block(words, modulated=False),
+        "once": caption + image.n_refiner_layers * block(words),
+        "modulation": steps * (time + 2 * image.adaln_dim * image.dim * modulated),
         "steps": steps * step,
     }
 

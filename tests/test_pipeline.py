@@ -26,7 +26,7 @@ from mlx_zimage import (
     ZImage,
 )
 from mlx_zimage.checkpoints.convert import Plan, convert
-from mlx_zimage.checkpoints.parts import device_memory
+from mlx_zimage.checkpoints.parts import default_dtype, device_memory
 from mlx_zimage.checkpoints.tensors import PARTS
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
@@ -62,6 +62,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         (ZImageTransformer, "_rope"),
         (TextEncoder, "__call__"),
         (Block, "__call__"),
+        (Block, "modulate"),
     ):
         count(cls, name)
     return counted
@@ -164,6 +165,8 @@ def test_as_many_forwards_as_steps(model: ZImage, calls: dict[str, int], steps: 
     assert calls["ZImageTransformer._rope"] == 3
     # 2 context refiner blocks once; 2 noise refiner blocks and 3 layers each step.
     assert calls["Block.__call__"] == 2 + 5 * steps
+    # Scales and gates for all steps at once.
+    assert calls["Block.modulate"] == 5
 
 
 def test_legacy_schedule_is_one_forward_less(model: ZImage, calls: dict[str, int]) -> None:
@@ -336,6 +339,48 @@ def test_device_memory(
     assert device_memory() == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "info", "expected"),
+    [
+        (mx.cpu, {}, "float32"),
+        (mx.gpu, {"architecture": "applegpu_g13s"}, "float16"),
+        (mx.gpu, {"architecture": "applegpu_g14p"}, "float16"),
+        (mx.gpu, {"architecture": "applegpu_g15d"}, "bfloat16"),
+        (mx.gpu, {"architecture": "sm_90"}, "bfloat16"),
+        (mx.gpu, {}, "bfloat16"),
+    ],
+)
+def test_default_dtype(
+    monkeypatch: pytest.MonkeyPatch, device: mx.DeviceType, info: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(device))
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    assert default_dtype() == expected
+
+
+def test_the_text_encoder_stays_out_of_float16(checkpoint: Callable[[str], Path]) -> None:
+    result = ZImage.load(checkpoint("small"), dtype="float16").generate("x", **SMALL)
+    assert result.prompt_embeds.dtype == mx.bfloat16
+
+
+@pytest.mark.parametrize("memory", ["resident", "staged"])
+def test_modulation_weights_go_before_the_first_step(
+    checkpoint: Callable[[str], Path], memory: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    kept = ZImageTransformer.__call__
+
+    def watched(self: ZImageTransformer, *args: Any) -> mx.array:
+        left.append(sum(len(block.adaLN_modulation) for block in self.layers))
+        return kept(self, *args)
+
+    monkeypatch.setattr(ZImageTransformer, "__call__", watched)
+    model = ZImage.load(checkpoint("small"), memory=memory)
+    for _ in range(2):
+        model.generate("x", **SMALL)
+    assert left == [3 if memory == "resident" else 0] * 4
+
+
 def test_a_request_of_a_list_gives_a_list_again(model: ZImage) -> None:
     [first] = model.generate(["x"], **SMALL)
     assert isinstance(model.generate(first.request), list)
@@ -379,11 +424,14 @@ def test_auto_memory(checkpoint: Callable[[str], Path], monkeypatch: pytest.Monk
         ZImage.load(even, quantize=8, memory="low")
 
 
-@pytest.mark.parametrize("quantize", [None, 4, "mxfp4"])
+@pytest.mark.parametrize(("quantize", "share"), [(None, 0.35), (4, 0.6), ("mxfp4", 0.8)])
 def test_blocks_read_when_their_turn_comes(
-    checkpoint: Callable[[str], Path], tmp_path: Path, quantize: Any
+    checkpoint: Callable[[str], Path], tmp_path: Path, quantize: Any, share: float
 ) -> None:
-    """The same picture in less memory: one block at a time, and the embeddings of the prompt."""
+    """The same picture in less memory: one block at a time, and the embeddings of the prompt.
+
+    Measured shares: 0.29, 0.52 and 0.74. What stays in memory weighs more, the smaller the blocks.
+    """
     list(convert(Plan.of(checkpoint("demo"), quantize=quantize, dtype="float32"), tmp_path / "ck"))
     options = {"seed": 1, "width": 32, "height": 32, "steps": 2}
     drawn, peaks = {}, {}
@@ -402,7 +450,7 @@ def test_blocks_read_when_their_turn_comes(
         steps.close()
     print({memory: f"{peak / 1e6:.1f} MB" for memory, peak in peaks.items()})
     assert mx.array_equal(drawn["staged"], drawn["low"])
-    assert peaks["low"] < 0.6 * peaks["staged"]
+    assert peaks["low"] < share * peaks["staged"]
 
 
 def test_capabilities(checkpoint: Callable[[str], Path]) -> None:

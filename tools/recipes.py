@@ -20,7 +20,8 @@ from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
 from mlx_zimage.checkpoints.writer import outputs
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
-from mlx_zimage.models.transformer import TransformerConfig, ZImageTransformer
+from mlx_zimage.models.transformer import ZImageTransformer
+from mlx_zimage.models.transformer_config import TransformerConfig
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ time is cast, turned and quantized, and what it came from is dropped.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,8 @@ from mlx.utils import tree_flatten
 from ..errors import CheckpointError, RequestError, ZImageError
 from ..models.autoencoder import Autoencoder, AutoencoderConfig
 from ..models.text_encoder import TextEncoder, TextEncoderConfig, needed_for_encoding
-from ..models.transformer import TransformerConfig, ZImageTransformer
+from ..models.transformer import ZImageTransformer
+from ..models.transformer_config import TransformerConfig
 from .formats import read_files
 from .hub import locate
 from .quantize import Packings, Quantization, pack, prepare, stored
@@ -209,11 +210,17 @@ class Checkpoint:
 
 
 def _filled(
-    tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype, prefix: str = ""
+    tensors: Mapping[str, Tensor],
+    packings: Packings,
+    dtype: mx.Dtype,
+    prefix: str = "",
+    wanted: Callable[[str], bool] = lambda key: True,
 ) -> list[tuple[str, mx.array]]:
     """Read in the files' order, each evaluated before the next; keys without `prefix`."""
     filled: list[tuple[str, mx.array]] = []
     for key, tensor in sorted(tensors.items(), key=lambda item: item[1].place):
+        if not wanted(key):
+            continue
         path = key.removesuffix(".weight")
         if path in packings:
             filled += _packed(path, tensor, packings[path], dtype)

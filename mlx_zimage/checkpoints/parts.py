@@ -1,6 +1,7 @@
 """The three parts of a model in memory: each loaded when first needed, dropped when asked."""
 
 import os
+import re
 import threading
 from collections.abc import Callable, Sequence
 
@@ -47,23 +48,35 @@ class Parts:
                 "to be: convert the checkpoint with --q first, and leave quantize out"
             )
         # What does not fit the quantization is refused here, before a weight is read.
-        sizes = [checkpoint.size(part, kind, asked[part]) for part in PARTS]
+        kinds = dict.fromkeys(PARTS, kind)
+        if kind == mx.float16:
+            kinds["text_encoder"] = mx.bfloat16  # it is not known to stay within float16
+        sizes = [checkpoint.size(part, kinds[part], asked[part]) for part in PARTS]
         self.memory = _chosen(sizes, stored) if memory == "auto" else memory
         _check_room(self.memory, sizes)
         low = self.memory == "low"
         self._loaders: dict[Part, Callable[[], Loaded]] = {
-            "text_encoder": lambda: checkpoint.load_text_encoder(kind, quantization, streamed=low),
+            "text_encoder": lambda: checkpoint.load_text_encoder(
+                kinds["text_encoder"], quantization, streamed=low
+            ),
             "transformer": lambda: checkpoint.load_transformer(kind, quantization, streamed=low),
             "vae": lambda: checkpoint.load_vae(kind),
         }
         self._loaded: dict[Part, Loaded] = {}
         self._lock = threading.Lock()
 
+    @property
+    def keeps(self) -> bool:
+        """Whether a part is shared by all runs. If not, each run gets its own, to use up."""
+        return self.memory == "resident"
+
     def __contains__(self, part: Part) -> bool:
         return part in self._loaded
 
     def get(self, part: Part) -> Loaded:
         """The part, loaded if it is not there; two threads never load it twice."""
+        if not self.keeps:
+            return self._loaders[part]()
         with self._lock:
             if part not in self._loaded:
                 self._loaded[part] = self._loaders[part]()
@@ -71,8 +84,8 @@ class Parts:
 
     def done(self) -> None:
         """A phase is over, and all that it made is evaluated."""
-        if self.memory != "resident":
-            self.clear()
+        if not self.keeps:
+            mx.clear_cache()
 
     def clear(self) -> None:
         with self._lock:
@@ -102,8 +115,14 @@ def _check_room(memory: str, sizes: Sequence[int]) -> None:
 
 
 def default_dtype() -> str:
-    """16 bit on a GPU; on a CPU, where 16-bit arithmetic is many times slower, 32."""
-    return "bfloat16" if mx.default_device().type == mx.DeviceType.gpu else "float32"
+    """16 bit on a GPU; on a CPU, where 16-bit arithmetic is many times slower, 32.
+
+    Apple's GPUs have bfloat16 of their own from generation 15 on; before, float16 is the fast one.
+    """
+    if mx.default_device().type != mx.DeviceType.gpu:
+        return "float32"
+    apple = re.match(r"applegpu_g(\d+)", str(mx.device_info().get("architecture")))
+    return "float16" if apple and int(apple[1]) < 15 else "bfloat16"
 
 
 def device_memory() -> int:

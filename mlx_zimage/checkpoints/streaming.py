@@ -9,6 +9,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_map
 
+from ..models.blocks import Modulation
 from .quantize import pack
 from .tensors import Packing, Part, Tensor
 
@@ -19,25 +20,37 @@ BLOCKS: dict[Part, tuple[str, ...]] = {
 }
 """Lists of blocks, by their path."""
 EMBEDDING = "model.embed_tokens.weight"
+MODULATION = "adaLN_modulation"
 
 Weights = list[tuple[str, mx.array]]
 
 
 class Streamed:
-    """A block without weights, and what reads them."""
+    """A block without weights, and what reads those whose keys pass."""
 
-    def __init__(self, block: nn.Module, read: Callable[[], Weights]):
+    def __init__(self, block: nn.Module, read: Callable[[Callable[[str], bool]], Weights]):
         self._block, self._read = block, read
         self._empty = tree_map(lambda array: array, block.parameters())
         self._lock = threading.Lock()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+    def __call__(self, *args: Any) -> mx.array:
         with self._lock:
-            self._block.load_weights(self._read(), strict=True)
-            out: mx.array = self._block(*args, **kwargs)
+            self._load(lambda key: MODULATION not in key)
+            out: mx.array = self._block(*args)
             mx.eval(out)
             self._block.update(self._empty)
         return out
+
+    def modulate(self, time: mx.array) -> Modulation:
+        with self._lock:
+            self._load(lambda key: MODULATION in key)
+            out: Modulation = self._block.modulate(time)
+            mx.eval(out.arrays)
+            self._block.update(self._empty)
+        return out
+
+    def _load(self, wanted: Callable[[str], bool]) -> None:
+        self._block.load_weights(self._read(wanted), strict=False)
 
 
 class StreamedEmbedding:

@@ -51,11 +51,11 @@ def text_tables(length: int, width: int, theta: float) -> Rope:
 
 
 def sinusoid(times: np.ndarray, width: int) -> np.ndarray:
-    """(B,) float32 to (B, width) float32: cosines first, then sines."""
+    """Float32 (...) to (..., width): cosines first, then sines."""
     half = width // 2
     exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)  # angles reach 1000
-    angles = times.astype(np.float32)[:, None] * frequencies[None]
+    angles = times.astype(np.float32)[..., None] * frequencies
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1)
 
 

@@ -5,122 +5,26 @@ Notable:
 - parameters carry the official checkpoint's names, so loading needs no table;
 - what does not depend on the step (refined captions, positions, rotary tables, masks) is made once
   per request by `prepare` and handed to every forward as a `Conditioning`;
+- what depends on the step alone is made for all steps of a run by `modulate`;
 - sequences are padded to a multiple of 32 with learned tokens that *are* attended to, so a mask
   exists only in a batch of unequal captions;
 - sinusoids and rotary angles are computed on the host, where cos and sin of large angles are exact
   on every backend.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from .. import configs
-from ..errors import CheckpointError, RequestError
+from .blocks import Block, FinalLayer, Modulation, TimestepEmbedder
 from .layers import Linear
-from .positions import Rope, caption_positions, image_positions, rotate, sinusoid, tables
+from .positions import Rope, caption_positions, image_positions, tables
+from .transformer_config import PATCH_SIZE, SEQUENCE_MULTIPLE, TransformerConfig
 
-# Fixed in the reference class and absent from config.json.
-ADALN_WIDTH = 256  # the timestep embedding, where dim is not narrower
-TIMESTEP_HIDDEN = 1024
-TIMESTEP_WIDTH = 256
-PATCH_SIZE = 2  # the pipeline's, of those a checkpoint may hold embedders for
 PATCH_KEY = f"{PATCH_SIZE}-1"
-SEQUENCE_MULTIPLE = 32  # sequences are padded to it
-QK_NORM_EPS = 1e-5
-FINAL_NORM_EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class TransformerConfig:
-    """transformer/config.json, the part that shapes the model."""
-
-    in_channels: int  # of the latents
-    dim: int
-    n_layers: int  # of the joint stream
-    n_refiner_layers: int  # each, for image and caption alone
-    n_heads: int
-    norm_eps: float
-    qk_norm: bool
-    cap_feat_dim: int  # width of the text encoder's hidden state
-    rope_theta: float
-    t_scale: float  # the model's time 0..1 is multiplied by it before the sinusoid
-    axes_dims: tuple[int, ...]  # rotary widths for (caption, row, column)
-    axes_lens: tuple[int, ...]  # how many positions each axis has
-    all_patch_size: tuple[int, ...] = (2,)
-    all_f_patch_size: tuple[int, ...] = (1,)
-    siglip_feat_dim: int | None = None
-
-    @classmethod
-    def from_dict(
-        cls, data: Mapping[str, Any], where: str = "transformer/config.json"
-    ) -> "TransformerConfig":
-        config = configs.read(cls, data, where)
-        configs.at_most(config, 256, where, "n_layers", "n_refiner_layers")
-        if config.siglip_feat_dim is not None:
-            raise CheckpointError(
-                f"{where}: 'siglip_feat_dim' must be null, not {config.siglip_feat_dim}; "
-                "this is an Omni checkpoint, which cannot be run yet"
-            )
-        if config.rope_theta <= 0:
-            raise CheckpointError(f"{where}: 'rope_theta' must be above 0, not {config.rope_theta}")
-        if config.dim % config.n_heads or config.head_dim != sum(config.axes_dims):
-            raise CheckpointError(
-                f"{where}: dim / n_heads must equal the sum of axes_dims, not "
-                f"{config.dim} / {config.n_heads} against {config.axes_dims}"
-            )
-        if len(config.axes_dims) != 3 or len(config.axes_lens) != 3:
-            raise CheckpointError(f"{where}: axes_dims and axes_lens must each have three entries")
-        if any(width % 2 for width in config.axes_dims):
-            raise CheckpointError(f"{where}: axes_dims must be even, not {config.axes_dims}")
-        frames = (1,) * len(config.all_patch_size)
-        if PATCH_SIZE not in config.all_patch_size or config.all_f_patch_size != frames:
-            raise CheckpointError(
-                f"{where}: all_patch_size must hold {PATCH_SIZE}, and all_f_patch_size a 1 for "
-                f"each, not {config.all_patch_size} and {config.all_f_patch_size}"
-            )
-        return config
-
-    @property
-    def head_dim(self) -> int:
-        return self.dim // self.n_heads
-
-    @property
-    def hidden_dim(self) -> int:
-        return int(self.dim / 3 * 8)  # as the reference rounds it
-
-    @property
-    def adaln_dim(self) -> int:
-        return min(self.dim, ADALN_WIDTH)
-
-    @property
-    def patch_size(self) -> int:
-        return PATCH_SIZE
-
-    @property
-    def max_caption_tokens(self) -> int:
-        """The image sits at position padded length + 1, which the caption axis must still have."""
-        return (self.axes_lens[0] - 2) // SEQUENCE_MULTIPLE * SEQUENCE_MULTIPLE
-
-    def check_caption(self, shape: tuple[int, ...]) -> None:
-        width, most = self.cap_feat_dim, self.max_caption_tokens
-        if len(shape) != 2 or shape[1] != width or not 0 < shape[0] <= most:
-            raise RequestError(
-                f"a prompt embedding must have the shape (1 to {most}, {width}), not {shape}"
-            )
-
-    def check_size(self, height: int, width: int) -> None:
-        """Of latents, against the positions the rotary axes have."""
-        rows, columns = (lens * self.patch_size for lens in self.axes_lens[1:])
-        if height > rows or width > columns:
-            raise RequestError(
-                f"an image may be at most {columns} latents wide and {rows} high, "
-                f"not {width} x {height}; ask for a smaller one"
-            )
 
 
 @dataclass(frozen=True)
@@ -139,96 +43,18 @@ class Conditioning:
         return found if self.mask is None else [*found, self.mask]
 
 
-class Attention(nn.Module):
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.heads = config.n_heads
-        self.scale = config.head_dim**-0.5
-        self.to_q = Linear(config.dim, config.dim, bias=False)
-        self.to_k = Linear(config.dim, config.dim, bias=False)
-        self.to_v = Linear(config.dim, config.dim, bias=False)
-        self.to_out = [Linear(config.dim, config.dim, bias=False)]
-        self.qk_norm = config.qk_norm
-        if config.qk_norm:
-            self.norm_q = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
-            self.norm_k = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
+@dataclass(frozen=True)
+class StepModulation:
+    """All that a forward takes from its time."""
 
-    def __call__(self, x: mx.array, rope: Rope, mask: mx.array | None) -> mx.array:
-        heads = (*x.shape[:2], self.heads, -1)
-        q, k, v = (to(x).reshape(heads) for to in (self.to_q, self.to_k, self.to_v))
-        if self.qk_norm:
-            q, k = self.norm_q(q), self.norm_k(k)
-        q, k = rotate(q, rope), rotate(k, rope)
-        q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # (B, H, L, D)
-        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale, mask=mask)
-        return self.to_out[0](out.swapaxes(1, 2).reshape(x.shape))
+    noise_refiner: list[Modulation]
+    layers: list[Modulation]
+    final: mx.array  # (B or 1, 1, dim)
 
-
-class FeedForward(nn.Module):
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.w1 = Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3 = Linear(config.dim, config.hidden_dim, bias=False)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.w2(nn.silu(self.w1(x)) * self.w3(x))
-
-
-class Block(nn.Module):
-    """Attention and SwiGLU between sandwich norms; `time` scales and gates, where modulated."""
-
-    def __init__(self, config: TransformerConfig, modulated: bool = True):
-        super().__init__()
-        self.attention = Attention(config)
-        self.feed_forward = FeedForward(config)
-        self.attention_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.attention_norm2 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.ffn_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.ffn_norm2 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        if modulated:
-            self.adaLN_modulation = [Linear(config.adaln_dim, 4 * config.dim)]
-
-    def __call__(
-        self, x: mx.array, rope: Rope, mask: mx.array | None = None, time: mx.array | None = None
-    ) -> mx.array:
-        if time is None:
-            x = x + self.attention_norm2(self.attention(self.attention_norm1(x), rope, mask))
-            return x + self.ffn_norm2(self.feed_forward(self.ffn_norm1(x)))
-        modulation = self.adaLN_modulation[0](time)[:, None]  # (B, 1, 4 dim)
-        scale_msa, gate_msa, scale_mlp, gate_mlp = mx.split(modulation, 4, axis=-1)
-        out = self.attention(self.attention_norm1(x) * (1 + scale_msa), rope, mask)
-        x = x + mx.tanh(gate_msa) * self.attention_norm2(out)
-        out = self.feed_forward(self.ffn_norm1(x) * (1 + scale_mlp))
-        return x + mx.tanh(gate_mlp) * self.ffn_norm2(out)
-
-
-class FinalLayer(nn.Module):
-    def __init__(self, config: TransformerConfig, out_dim: int):
-        super().__init__()
-        self.norm_final = nn.LayerNorm(config.dim, eps=FINAL_NORM_EPS, affine=False)
-        self.linear = Linear(config.dim, out_dim)
-        self.adaLN_modulation = [nn.SiLU(), Linear(config.adaln_dim, config.dim)]
-
-    def __call__(self, x: mx.array, time: mx.array) -> mx.array:
-        silu, linear = self.adaLN_modulation
-        return self.linear(self.norm_final(x) * (1 + linear(silu(time))[:, None]))
-
-
-class TimestepEmbedder(nn.Module):
-    def __init__(self, config: TransformerConfig):
-        super().__init__()
-        self.mlp = [
-            Linear(TIMESTEP_WIDTH, TIMESTEP_HIDDEN),
-            nn.SiLU(),
-            Linear(TIMESTEP_HIDDEN, config.adaln_dim),
-        ]
-
-    def __call__(self, t: np.ndarray, dtype: mx.Dtype) -> mx.array:
-        x = mx.array(sinusoid(t, TIMESTEP_WIDTH)).astype(dtype)
-        for layer in self.mlp:
-            x = layer(x)
-        return x
+    @property
+    def arrays(self) -> list[mx.array]:
+        blocks = [*self.noise_refiner, *self.layers]
+        return [*(array for block in blocks for array in block.arrays), self.final]
 
 
 class ZImageTransformer(nn.Module):
@@ -283,31 +109,45 @@ class ZImageTransformer(nn.Module):
             grid=grid,
         )
 
+    def modulate(self, times: Sequence[float] | np.ndarray) -> list[StepModulation]:
+        """For each step of a run; its time, 0 at noise and 1 at clean, or one for each picture."""
+        scaled = np.asarray(times, np.float32) * np.float32(self.config.t_scale)
+        time = self.t_embedder(
+            scaled.reshape(len(scaled), -1), self.dtype
+        )  # (steps, B or 1, width)
+        refiner = [block.modulate(time) for block in self.noise_refiner]
+        layers = [block.modulate(time) for block in self.layers]
+        final = self.all_final_layer[PATCH_KEY].modulate(time)
+        return [
+            StepModulation([m.at(step) for m in refiner], [m.at(step) for m in layers], final[step])
+            for step in range(len(scaled))
+        ]
+
+    def drop_modulation(self) -> None:
+        """Let go of the weights that `modulate` needs: after it, and for good."""
+        for block in [*self.noise_refiner, *self.layers]:
+            block.adaLN_modulation = []
+
     def __call__(
-        self,
-        latents: mx.array,
-        t: np.ndarray | np.floating[Any] | float,
-        conditioning: Conditioning,
+        self, latents: mx.array, modulation: StepModulation, conditioning: Conditioning
     ) -> mx.array:
-        """One forward. `latents` (B, C, H, W); `t` is the model's time, 0 at noise, 1 at clean."""
-        batch = latents.shape[0]
-        times = np.broadcast_to(np.asarray(t, np.float32), (batch,))
-        time = self.t_embedder(times * np.float32(self.config.t_scale), self.dtype)
+        """One forward. `latents` (B, C, H, W)."""
         size = self.config.patch_size
         tokens = self.all_x_embedder[PATCH_KEY](patchify(latents.astype(self.dtype), size))
         count = tokens.shape[1]
         x = _pad(tokens, self.x_pad_token)  # (B, Lx, dim)
-        for block in self.noise_refiner:
-            x = block(x, conditioning.image_rope, time=time)
+        for block, own in zip(self.noise_refiner, modulation.noise_refiner, strict=True):
+            x = block(x, conditioning.image_rope, None, own)
         x = mx.concatenate([x, conditioning.captions], axis=1)  # (B, Lx + Lc, dim)
-        for block in self.layers:
-            x = block(x, conditioning.joint_rope, conditioning.mask, time)
-        out = self.all_final_layer[PATCH_KEY](x[:, :count], time)
+        for block, own in zip(self.layers, modulation.layers, strict=True):
+            x = block(x, conditioning.joint_rope, conditioning.mask, own)
+        out = self.all_final_layer[PATCH_KEY](x[:, :count], modulation.final)
         return unpatchify(out, conditioning.grid, size)
 
     def _refine(self, caption: mx.array) -> mx.array:
         norm, linear = self.cap_embedder
-        x = _pad(linear(norm(caption[None].astype(self.dtype))), self.cap_pad_token)
+        normal = norm(caption[None]).astype(self.dtype)  # first: a caption may pass float16's end
+        x = _pad(linear(normal), self.cap_pad_token)
         rope = self._rope(caption_positions(x.shape[1])[None])
         for block in self.context_refiner:
             x = block(x, rope)

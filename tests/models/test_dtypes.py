@@ -11,6 +11,8 @@ import pytest
 from mlx import nn
 
 from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.models import blocks
+from mlx_zimage.models.transformer import ZImageTransformer
 from tests.measures import cosine
 
 KINDS = ["small", "diffusers", "wide"]
@@ -27,8 +29,9 @@ def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
 
     def transformer(dtype: mx.Dtype) -> mx.array:
         model = checkpoint.load_transformer(dtype, None)
-        captions = [_normal(n, checkpoint.transformer.cap_feat_dim) for n in (9, 40)]
-        return model(_normal(2, 16, 8, 6), 0.4, model.prepare(captions, 8, 6))
+        width = checkpoint.transformer.cap_feat_dim
+        captions = [_normal(n, width).astype(dtype) for n in (9, 40)]
+        return model(_normal(2, 16, 8, 6), model.modulate([0.4])[0], model.prepare(captions, 8, 6))
 
     pixels = 8 * checkpoint.vae.scale_factor
     return {
@@ -99,7 +102,7 @@ def test_near_float32_at_full_width(dtype: mx.Dtype, full_width: Path) -> None:
 
     def run(kind: mx.Dtype) -> dict[str, mx.array]:
         model = opened.load_transformer(kind, None)
-        made = model(_normal(1, 16, 4, 4), 0.4, model.prepare(captions, 4, 4))
+        made = model(_normal(1, 16, 4, 4), model.modulate([0.4])[0], model.prepare(captions, 4, 4))
         mx.eval(made)
         del model
         hidden = opened.load_text_encoder(kind, None)(mx.array([list(range(40, 49))]))
@@ -131,7 +134,9 @@ def test_no_float32_in_the_transformers_graph(
     mx.eval(conditioning.arrays)
     _treat_as_one(monkeypatch)
     # The sampler's float32 latents and the sinusoid of the timesteps are inputs, cast at once.
-    found = _float32_outputs(lambda x: model(x, 0.4, conditioning), _normal(2, 16, 8, 6))
+    found = _float32_outputs(
+        lambda x: model(x, model.modulate([0.4])[0], conditioning), _normal(2, 16, 8, 6)
+    )
     assert found == []
     halves = [caption.astype(dtype) for caption in captions]
     found = _float32_outputs(lambda x: model.prepare([x, halves[1]], 8, 6).captions, halves[0])
@@ -181,3 +186,51 @@ def test_rotation_is_done_in_float32_and_given_back_in_16_bit(dtype: mx.Dtype) -
     assert out.dtype == dtype
     exact = rotate(x.astype(mx.float32), rope).astype(dtype)
     assert mx.array_equal(out, exact)
+
+
+def _drive_past_float16(model: ZImageTransformer) -> None:
+    """As the real weights do: the attention's output past 1e5, the feed-forward past 1e6."""
+    for block in [*model.noise_refiner, *model.context_refiner, *model.layers]:
+        block.attention.to_out[0].weight = block.attention.to_out[0].weight * 1e5
+        for layer in (block.feed_forward.w1, block.feed_forward.w3):
+            layer.weight = layer.weight * 560
+
+
+@pytest.mark.parametrize("factor", [1.0, blocks.HEADROOM])
+def test_float16_where_a_plain_port_overflows(
+    factor: float, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The relative error is 1.1e-3; without headroom there is nothing but NaN."""
+    opened = Checkpoint.open(checkpoint("wide"))
+    monkeypatch.setattr(blocks, "HEADROOM", factor)
+    reached: dict[str, float] = {}
+    for cls in (blocks.Attention, blocks.FeedForward):
+        kept = cls.__call__
+
+        def watched(self: Any, x: mx.array, *args: Any, kept: Any = kept) -> mx.array:
+            out: mx.array = kept(self, x, *args)
+            if x.dtype == mx.float32:
+                name = type(self).__name__
+                reached[name] = max(reached.get(name, 0), mx.abs(out).max().item())
+            return out
+
+        monkeypatch.setattr(cls, "__call__", watched)
+    latents, captions = _normal(1, 16, 8, 6), [_normal(9, opened.transformer.cap_feat_dim)]
+
+    def run(dtype: mx.Dtype) -> mx.array:
+        model = opened.load_transformer(mx.float32, None)
+        _drive_past_float16(model)
+        model.set_dtype(dtype)
+        return model(latents, model.modulate([0.4])[0], model.prepare(captions, 8, 6))
+
+    exact, half = run(mx.float32), run(mx.float16)
+    print(reached)
+    assert reached["Attention"] > 1e5
+    assert reached["FeedForward"] > 1e6
+    assert half.dtype == mx.float16
+    if factor == 1:
+        assert mx.isnan(half).any().item()
+        return
+    error = mx.linalg.norm(half.astype(mx.float32) - exact) / mx.linalg.norm(exact)
+    print(f"float16: {error.item():.1e}")
+    assert error.item() < 2e-3

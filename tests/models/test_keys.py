@@ -9,7 +9,8 @@ from mlx.utils import tree_flatten
 
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig, needed_for_encoding
-from mlx_zimage.models.transformer import TransformerConfig, ZImageTransformer
+from mlx_zimage.models.transformer import ZImageTransformer
+from mlx_zimage.models.transformer_config import TransformerConfig
 from tests.make_checkpoint import official_shapes
 from tests.parity.official import OFFICIAL, key_list
 from tests.prompt.texts import SHARED, needs_shared

@@ -38,9 +38,11 @@ def test_mask_where_they_do_not(model: ZImageTransformer) -> None:
 def test_a_batch_gives_what_its_members_give(model: ZImageTransformer) -> None:
     captions = _captions(3, 40)
     latents = mx.random.normal((2, 16, 4, 6), key=mx.random.key(0))
-    both = model(latents, 0.5, model.prepare(captions, 4, 6))
+    both = model(latents, model.modulate([0.5])[0], model.prepare(captions, 4, 6))
     for i in range(2):
-        alone = model(latents[i : i + 1], 0.5, model.prepare(captions[i : i + 1], 4, 6))
+        alone = model(
+            latents[i : i + 1], model.modulate([0.5])[0], model.prepare(captions[i : i + 1], 4, 6)
+        )
         assert np.allclose(both[i], alone[0], atol=1e-5)
 
 
@@ -48,10 +50,10 @@ def test_times_may_differ_in_a_batch(model: ZImageTransformer) -> None:
     captions = _captions(8)
     latents = mx.random.normal((1, 16, 4, 4), key=mx.random.key(0))
     two = model.prepare(captions * 2, 4, 4)
-    both = model(mx.concatenate([latents] * 2), np.array([0.1, 0.9], np.float32), two)
+    both = model(mx.concatenate([latents] * 2), model.modulate(np.array([[0.1, 0.9]]))[0], two)
     one = model.prepare(captions, 4, 4)
-    assert np.allclose(both[0], model(latents, 0.1, one)[0], atol=1e-5)
-    assert np.allclose(both[1], model(latents, 0.9, one)[0], atol=1e-5)
+    assert np.allclose(both[0], model(latents, model.modulate([0.1])[0], one)[0], atol=1e-5)
+    assert np.allclose(both[1], model(latents, model.modulate([0.9])[0], one)[0], atol=1e-5)
 
 
 def test_patches_go_there_and_back() -> None:

@@ -39,7 +39,7 @@ def _forward_error(ours, theirs, captions: list[int], height: int, width: int, t
     feats = [_normal(n, config.cap_feat_dim, seed=n) for n in captions]
     latents = _normal(len(captions), config.in_channels, height, width)
     conditioning = ours.prepare([mx.array(f) for f in feats], height, width)
-    mine = ours(mx.array(latents), np.float32(t), conditioning)
+    mine = ours(mx.array(latents), ours.modulate([t])[0], conditioning)
     with torch.no_grad():
         out = theirs(
             list(torch.from_numpy(latents).unsqueeze(2).unbind(0)),
