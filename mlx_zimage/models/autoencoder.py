@@ -24,7 +24,7 @@ from .layers import Conv2d, Linear, attention
 from .strips import Strips, convolve, split
 
 NORM_EPS = 1e-6  # fixed in the reference class
-STRIP = 1 << 18  # pixels, at most, that a strip has at the image's own size
+STRIP = 1 << 15  # pixels, at most, that a strip has at the image's own size
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,15 @@ class Resnet(nn.Module):
             self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
 
     def __call__(self, strips: Strips) -> Strips:
-        hidden = list(convolve(self.conv1, [*strips], _activated(self.norm1, strips)))
+        hidden, kept = [], []
+        for made in convolve(self.conv1, [*strips], _activated(self.norm1, strips)):
+            hidden.append(made)
+            x = strips.pop(0)  # a wide one goes as soon as its narrow shortcut is there
+            kept.append(self.conv_shortcut(x) if "conv_shortcut" in self else x)
+            mx.eval(kept[-1])
         out = []
         for changed in convolve(self.conv2, hidden, _activated(self.norm2, hidden)):
-            x = strips.pop(0)
-            out.append((self.conv_shortcut(x) if "conv_shortcut" in self else x) + changed)
+            out.append(kept.pop(0) + changed)
             mx.eval(out[-1])
         return out
 

@@ -34,11 +34,25 @@ class QuantizedLinear(nn.QuantizedLinear):
         rows = x.size // max(x.shape[-1], 1)
         if rows < _unpacks_from(self.mode, self.bits, self.group_size, x.dtype, _device()):
             return super().__call__(x)
-        packed = (self.weight, self.scales, self.get("biases"), self.group_size, self.bits)
-        out = x @ mx.dequantize(*packed, mode=self.mode, dtype=x.dtype).T
+        at_once = max(UNPACKED // x.shape[-1], 1)
+        made = []
+        for start in range(0, len(self.weight), at_once):
+            made.append(x @ self._unpacked(start, start + at_once, x.dtype).T)
+            mx.eval(made[-1])  # else all that is unpacked is there at once
+        out = mx.concatenate(made, axis=-1) if len(made) > 1 else made[0]
         return out + self.bias if "bias" in self else out
 
+    def _unpacked(self, start: int, stop: int, dtype: mx.Dtype) -> mx.array:
+        """Some rows of the matrix."""
+        bias = self.get("biases")
+        words, scales = self.weight[start:stop], self.scales[start:stop]
+        bias = None if bias is None else bias[start:stop]
+        return mx.dequantize(
+            words, scales, bias, self.group_size, self.bits, mode=self.mode, dtype=dtype
+        )
 
+
+UNPACKED = 1 << 23  # numbers, at once
 TRIED_ROWS, TRIED_SIDE = (8, 64, 512), 512
 WORTH = 1.3  # times as fast
 

@@ -10,6 +10,8 @@ from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.models import autoencoder, layers
 from mlx_zimage.models.autoencoder import Autoencoder
 
+WHOLE = 1 << 30
+
 
 @pytest.fixture
 def vae(checkpoint: Callable[[str], Path]) -> Autoencoder:
@@ -30,6 +32,7 @@ def test_strips_change_nothing(
 ) -> None:
     """From one latent row a strip to halves, of unequal heights too. Measured on a CPU: 0."""
     latents, pixels = _latents(23, 20, 2), _pixels(184, 96)
+    monkeypatch.setattr(autoencoder, "STRIP", WHOLE)
     decoded, encoded = vae.decode(latents), vae.encode(pixels)
     mx.eval(decoded, encoded)
     monkeypatch.setattr(autoencoder, "STRIP", strip)
@@ -53,6 +56,7 @@ def test_strips_take_less_memory(
     def made() -> mx.array:
         return vae.decode(_latents(48, 48)) if way == "decode" else vae.encode(_pixels(384, 384))
 
+    monkeypatch.setattr(autoencoder, "STRIP", WHOLE)
     whole = _peak(made)
     monkeypatch.setattr(autoencoder, "STRIP", 384 * 32)
     strips = _peak(made)
