@@ -10,8 +10,8 @@ import pytest
 from mlx import nn
 
 from mlx_zimage import ZImage
+from mlx_zimage.bench import work
 from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.models.blocks import TIMESTEP_HIDDEN, TIMESTEP_WIDTH
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import ZImageTransformer
 
@@ -60,31 +60,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def _least(checkpoint: Checkpoint, tokens: int, side: int, steps: int) -> dict[str, int]:
-    """From the configs alone. Sequences are padded to 32, as the published model has them."""
-    text, image = checkpoint.text_encoder, checkpoint.transformer
-    queries = text.num_attention_heads * text.head_dim
-    keys = text.num_key_value_heads * text.head_dim
-    widths = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
-    layer = 2 * tokens * widths + 4 * tokens**2 * queries
-    words, patches = -(-tokens // 32) * 32, (side // 16) ** 2
-    padded = -(-patches // 32) * 32
-
-    def block(length: int) -> int:
-        matrices = 4 * image.dim**2 + 3 * image.dim * image.hidden_dim
-        return 2 * length * matrices + 4 * length**2 * image.dim
-
-    patch = image.patch_size**2 * image.in_channels
-    edges = 2 * 2 * patches * patch * image.dim
-    refiners = image.n_refiner_layers * block(padded)
-    step = edges + refiners + image.n_layers * block(padded + words)
-    time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + image.adaln_dim)
-    modulated = 4 * (image.n_refiner_layers + image.n_layers) + 1  # in widths of the stream
-    caption = 2 * tokens * image.cap_feat_dim * image.dim
     return {
-        "text encoder": (text.num_hidden_layers - 1) * layer,
-        "once": caption + image.n_refiner_layers * block(words),
-        "modulation": steps * (time + 2 * image.adaln_dim * image.dim * modulated),
-        "steps": steps * step,
+        "text encoder": work.encoding(checkpoint, tokens),
+        "once": work.preparing(checkpoint, tokens),
+        "modulation": steps * work.modulating(checkpoint),
+        "steps": steps * work.forward(checkpoint, tokens, side, side),
     }
 
 

@@ -8,13 +8,12 @@ FOLDER holds transformer/, text_encoder/ and vae/ with their config.json; no wei
 import argparse
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 from mlx import nn
-from mlx.utils import tree_flatten
 
-from mlx_zimage.checkpoints.folder import official_shape
+from mlx_zimage.bench.synthetic import shapes
 from mlx_zimage.checkpoints.quantize import BITS, MODES, Quantization
 from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
 from mlx_zimage.checkpoints.writer import outputs
@@ -46,14 +45,7 @@ def _size(part: Part, tensors: dict[str, Tensor], choice: int | str | None) -> i
 
 
 def of_configs(part: Part, folder: Path) -> dict[str, Tensor]:
-    """The part's tensors, without their numbers."""
-    parameters = tree_flatten(_model(part, folder).parameters())
-    return {
-        key: Tensor(
-            key, official_shape(array.shape), "BF16", ("", number), lambda _, __: mx.array(0)
-        )
-        for number, (key, array) in enumerate(cast(list[tuple[str, mx.array]], parameters))
-    }
+    return shapes(_model(part, folder))
 
 
 def _model(part: Part, folder: Path) -> nn.Module:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from ..errors import ZImageError
+from .bench import bench
 from .convert import convert, verify
 from .generate import generate
 from .keep import cache, download
@@ -23,8 +24,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "verify": verify,
     "download": download,
     "cache": cache,
+    "bench": bench,
 }
-SEVERAL = ("--seed",)
+SEVERAL = ("--seed", "--size")
 """Options that take values until the next option: `--seed 1 2 3`."""
 
 

@@ -20,7 +20,7 @@ def check_writable(path: Path, suffix: str, *, overwrite: bool = False) -> None:
 
 
 def write_atomically(
-    path: Path, write: Callable[[BinaryIO], None] | None, *, overwrite: bool = False
+    path: Path, write: Callable[[BinaryIO], object] | None, *, overwrite: bool = False
 ) -> None:
     """Write beside `path`, then move into place; without `write`, only try whether one could."""
     temporary = path.parent / f".{secrets.token_hex(8)}.part"

@@ -1,0 +1,119 @@
+"""One stage of the real model, timed side by side with peers.
+
+    python -m benchmarks step --size 512 --layers 4 --dtype float32 [--q 4] [--batch 1]
+        [--tokens 60] [--peer diffusers=PYTHON] [--peer mflux=PYTHON] [--runs 5]
+        [--output FILE.json] [--plot FILE.svg]
+
+Stages: step (of the transformer), text (encoder), decode, encode (of the VAE). Several sizes,
+dtypes, bits and batches give every combination. PYTHON is the interpreter of an environment with
+that peer; each contender runs in a process of its own, and they take turns, the first in one round
+the last in the next. Weights are random, in the real shapes, from a seed; `--layers` makes the
+transformer's joint stream and the text encoder shorter.
+
+Seconds are medians, with the least and the most. "peak" is what the library counts of its arrays
+from the first run on, "RSS" the whole process's, which includes making the weights. Whole pictures,
+loading and peak memory by stage: `mlx-zimage bench`.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from mlx_zimage.bench.machine import describe
+
+from .plot import plot
+from .race import race
+
+STAGES = ("step", "text", "decode", "encode")
+HEAD = "| case | contender | seconds | least to most | against ours | peak | RSS |"
+
+
+def main() -> None:
+    options = _options()
+    contenders = {"ours": sys.executable, **dict(options.peer)}
+    rows: list[dict[str, Any]] = []
+    print(HEAD)
+    print("|---" * (HEAD.count("|") - 1) + "|")
+    grid = itertools.product(options.size, options.dtype, options.q or [None], options.batch)
+    for side, dtype, quantize, batch in grid:
+        case = {
+            "stage": options.stage,
+            "side": side,
+            "dtype": dtype,
+            "quantize": quantize,
+            "batch": batch,
+            "tokens": options.tokens,
+            "layers": options.layers,
+            "compile": options.compile,
+        }
+        found = race(case, contenders, options.runs)
+        ours = median(found["ours"]["seconds"])
+        for name, result in found.items():
+            rows.append({"contender": name, **case, **result})
+            print(_line(name, case, result, ours), flush=True)
+        report = {"machine": describe(), "command": ["python", "-m", "benchmarks", *sys.argv[1:]]}
+        if options.output:  # after each case, so that a long run that is stopped leaves something
+            text = json.dumps({**report, "results": rows}, indent=2)
+            options.output.write_text(text + "\n", "utf-8")
+    if options.plot:
+        options.plot.write_text(plot(rows), "utf-8")
+
+
+def _line(name: str, case: dict[str, Any], result: dict[str, Any], ours: float) -> str:
+    if "failed" in result:
+        return f"| {_title(case)} | {name} | {result['failed']} | | | | |"
+    seconds = result["seconds"]
+    cells = [
+        _title(case),
+        name,
+        f"{median(seconds):.3f}",
+        f"{min(seconds):.3f} to {max(seconds):.3f}",
+        f"{median(seconds) / ours:.2f}",
+        "" if result["peak"] is None else f"{result['peak'] / 1e9:.2f} GB",
+        f"{result['peak_rss'] / 1e9:.2f} GB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _title(case: dict[str, Any]) -> str:
+    bits = "" if case["quantize"] is None else f", q{case['quantize']} weights"
+    several = "" if case["batch"] == 1 else f", {case['batch']} pictures"
+    size = f"{case['tokens']} tokens" if case["stage"] == "text" else f"{case['side']}²"
+    return f"{case['stage']} {size}, {case['dtype']}{bits}{several}"
+
+
+def _options() -> argparse.Namespace:
+    shown = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__, formatter_class=shown)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--size", type=int, nargs="+", default=[512])
+    parser.add_argument("--dtype", nargs="+", default=["float32"])
+    parser.add_argument("--q", type=_bits, nargs="+", help="quantize our weights and mflux's")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1])
+    parser.add_argument("--tokens", type=int, default=60)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--compile", action="store_true", help="torch.compile, for diffusers")
+    parser.add_argument("--peer", type=_peer, action="append", default=[], metavar="NAME=PYTHON")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--plot", type=Path)
+    return parser.parse_args()
+
+
+def _bits(text: str) -> int | str | None:
+    return None if text == "none" else int(text) if text.isdigit() else text
+
+
+def _peer(text: str) -> tuple[str, str]:
+    name, _, python = text.partition("=")
+    if name not in ("diffusers", "mflux") or not python:
+        raise argparse.ArgumentTypeError("diffusers=PYTHON or mflux=PYTHON")
+    return name, python
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The least work that a request can cost, counted from the configs: multiplications and additions
+in matrix products and attention. Sequences are padded to 32, as the published model has them."""
+
+from ..checkpoints.folder import Checkpoint
+from ..models.blocks import TIMESTEP_HIDDEN, TIMESTEP_WIDTH
+from ..models.transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
+
+
+def encoding(checkpoint: Checkpoint, tokens: int) -> int:
+    """The text encoder over one prompt. Its last layer is not needed."""
+    text = checkpoint.text_encoder
+    queries = text.num_attention_heads * text.head_dim
+    keys = text.num_key_value_heads * text.head_dim
+    widths = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
+    return (text.num_hidden_layers - 1) * (2 * tokens * widths + 4 * tokens**2 * queries)
+
+
+def preparing(checkpoint: Checkpoint, tokens: int) -> int:
+    """A caption's refiner, once for each prompt."""
+    config = checkpoint.transformer
+    embedder = 2 * tokens * config.cap_feat_dim * config.dim
+    return embedder + config.n_refiner_layers * _block(config, _padded(tokens))
+
+
+def modulating(checkpoint: Checkpoint) -> int:
+    """Scales and gates of one step."""
+    config = checkpoint.transformer
+    time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + config.adaln_dim)
+    widths = 4 * (config.n_refiner_layers + config.n_layers) + 1
+    return time + 2 * config.adaln_dim * config.dim * widths
+
+
+def forward(checkpoint: Checkpoint, tokens: int, width: int, height: int) -> int:
+    """The transformer over one picture, its sides in pixels, with one caption."""
+    config, multiple = checkpoint.transformer, checkpoint.image_multiple
+    patches = (width // multiple) * (height // multiple)
+    edges = 2 * 2 * patches * config.patch_size**2 * config.in_channels * config.dim
+    refiners = config.n_refiner_layers * _block(config, _padded(patches))
+    joint = _block(config, _padded(patches) + _padded(tokens))
+    return edges + refiners + config.n_layers * joint
+
+
+def _block(config: TransformerConfig, length: int) -> int:
+    matrices = 4 * config.dim**2 + 3 * config.dim * config.hidden_dim
+    return 2 * length * matrices + 4 * length**2 * config.dim
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // SEQUENCE_MULTIPLE) * SEQUENCE_MULTIPLE

@@ -1,0 +1,49 @@
+"""Random weights in the real shapes."""
+
+import json
+
+import mlx.core as mx
+import pytest
+
+from mlx_zimage.bench.synthetic import REAL, synthetic
+from mlx_zimage.checkpoints.quantize import Quantization
+from mlx_zimage.checkpoints.tensors import PARTS, Part
+from tests.parity.official import OFFICIAL, key_list
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_configs_are_the_official_ones(part: Part) -> None:
+    official = json.loads((OFFICIAL / f"{part}.json").read_text("utf-8"))
+    assert REAL[part] == {key: official[key] for key in REAL[part]}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_keys_and_shapes_too(part: Part) -> None:
+    found = synthetic().weights[part]
+    assert {key: list(tensor.shape) for key, tensor in found.items()} == {
+        key: list(shape) for key, shape in key_list(part).items()
+    }
+
+
+def test_fewer_layers() -> None:
+    checkpoint = synthetic(layers=2)
+    assert checkpoint.transformer.n_layers == 2
+    assert checkpoint.text_encoder.num_hidden_layers == 3  # the last one is not run
+
+
+@pytest.mark.parametrize("quantize", [3, 4, 8, "mxfp4", "nvfp4"])
+def test_quantized_numbers_are_like_the_others(quantize: int | str) -> None:
+    plain, packed = synthetic(layers=1), synthetic(quantize, layers=1)
+    key = "layers.0.attention.to_q.weight"
+    tensor = packed.weights["transformer"][key]
+    packing = Quantization.parse(quantize).packing
+    assert tensor.packing == packing and tensor.packed_rows is not None
+    words, scales, *biases = tensor.packed_rows(0, 8)
+    size, bits, mode = packing.group_size, packing.bits, packing.mode
+    back = mx.dequantize(words, scales, biases[0] if biases else None, size, bits, mode=mode)
+    exact = plain.weights["transformer"][key].rows(0, 8)
+    assert back.shape == exact.shape == (8, 3840)
+    assert mx.std(exact).item() == pytest.approx(0.02, rel=0.01)
+    away = mx.abs(back.astype(mx.float32) - exact).mean() / mx.abs(exact).mean()
+    assert away.item() < 2.0**-packing.bits * 3
+    assert packed.weights["transformer"]["t_embedder.mlp.0.weight"].packing is None
