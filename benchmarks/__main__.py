@@ -20,16 +20,15 @@ import itertools
 import json
 import sys
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from mlx_zimage.bench.machine import describe
+from mlx_zimage.bench.machine import command, describe
 
 from .plot import plot
 from .race import race
+from .tables import HEAD, lines
 
 STAGES = ("step", "text", "decode", "encode")
-HEAD = "| case | contender | seconds | least to most | against ours | peak | RSS |"
 
 
 def main() -> None:
@@ -37,7 +36,6 @@ def main() -> None:
     contenders = {"ours": sys.executable, **dict(options.peer)}
     rows: list[dict[str, Any]] = []
     print(HEAD)
-    print("|---" * (HEAD.count("|") - 1) + "|")
     grid = itertools.product(options.size, options.dtype, options.q or [None], options.batch)
     for side, dtype, quantize, batch in grid:
         case = {
@@ -51,39 +49,16 @@ def main() -> None:
             "compile": options.compile,
         }
         found = race(case, contenders, options.runs)
-        ours = median(found["ours"]["seconds"])
-        for name, result in found.items():
-            rows.append({"contender": name, **case, **result})
-            print(_line(name, case, result, ours), flush=True)
-        report = {"machine": describe(), "command": ["python", "-m", "benchmarks", *sys.argv[1:]]}
+        made = [{"contender": name, **case, **result} for name, result in found.items()]
+        print("\n".join(lines(made)), flush=True)
+        rows += made
+        asked = command("python", "-m", "benchmarks", *sys.argv[1:])
+        report = {"machine": describe(), "command": asked}
         if options.output:  # after each case, so that a long run that is stopped leaves something
             text = json.dumps({**report, "results": rows}, indent=2)
             options.output.write_text(text + "\n", "utf-8")
     if options.plot:
         options.plot.write_text(plot(rows), "utf-8")
-
-
-def _line(name: str, case: dict[str, Any], result: dict[str, Any], ours: float) -> str:
-    if "failed" in result:
-        return f"| {_title(case)} | {name} | {result['failed']} | | | | |"
-    seconds = result["seconds"]
-    cells = [
-        _title(case),
-        name,
-        f"{median(seconds):.3f}",
-        f"{min(seconds):.3f} to {max(seconds):.3f}",
-        f"{median(seconds) / ours:.2f}",
-        "" if result["peak"] is None else f"{result['peak'] / 1e9:.2f} GB",
-        f"{result['peak_rss'] / 1e9:.2f} GB",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _title(case: dict[str, Any]) -> str:
-    bits = "" if case["quantize"] is None else f", q{case['quantize']} weights"
-    several = "" if case["batch"] == 1 else f", {case['batch']} pictures"
-    size = f"{case['tokens']} tokens" if case["stage"] == "text" else f"{case['side']}²"
-    return f"{case['stage']} {size}, {case['dtype']}{bits}{several}"
 
 
 def _options() -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,11 @@ def describe() -> dict[str, Any]:
         "mlx": version("mlx"),
         "mlx_zimage": __version__,
     }
+
+
+def command(*words: str) -> list[str]:
+    """For a report: of a path, its last name alone."""
+    return [re.sub(r"(^|=)[/~].*/", r"\1", word) for word in words]
 
 
 def gemm_rate(dtype: mx.Dtype) -> float:

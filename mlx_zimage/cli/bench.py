@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..bench.machine import describe, gemm_rate
+from ..bench.machine import command, describe, gemm_rate
 from ..bench.measure import Measured, measure
 from ..bench.synthetic import synthetic
 from ..checkpoints.folder import Checkpoint
@@ -52,8 +52,9 @@ def bench(
     made = zimage.capabilities()
     report: dict[str, Any] = {
         "machine": describe(),
-        "command": ["mlx-zimage", *sys.argv[1:]],
-        "model": model or f"random weights, {checkpoint.transformer.n_layers} layers",
+        "command": command("mlx-zimage", *sys.argv[1:]),
+        "model": (model and command(model)[0])
+        or f"random weights, {checkpoint.transformer.n_layers} layers",
         **{key: getattr(made, key) for key in ("dtype", "quantize", "memory")},
         "gemm_flops": gemm_rate(DTYPES[made.dtype]),
         "pictures": [],
@@ -89,6 +90,10 @@ def _opened(
         quantization = None if quantize is None else Quantization.parse(quantize)
     parts = Parts(checkpoint, quantization, dtype, memory)
     return ZImage(checkpoint, parts, quantize), checkpoint
+
+
+def _random(checkpoint: Checkpoint) -> str:
+    return f"random weights, {checkpoint.transformer.n_layers} layers"
 
 
 def _show_machine(report: dict[str, Any]) -> None:

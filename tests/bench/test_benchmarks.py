@@ -10,6 +10,7 @@ import pytest
 from benchmarks import race as race_module
 from benchmarks.plot import plot
 from benchmarks.race import race
+from benchmarks.tables import PAGE, RESULTS, page
 
 FAKE = """
 import json, sys, time
@@ -48,3 +49,8 @@ def test_plot(over: str) -> None:
     picture = ElementTree.fromstring(plot(rows))
     lines = [line for line in picture.iter() if line.tag.endswith("polyline")]
     assert [len(line.attrib["points"].split()) for line in lines] == [len(values)] * 2
+
+
+def test_every_figure_of_the_page_is_in_a_file() -> None:
+    """`python -m benchmarks.tables` makes it again."""
+    assert PAGE.read_text("utf-8") == page(RESULTS)

@@ -9,6 +9,12 @@ from typing import Any
 import pytest
 
 from mlx_zimage import cli
+from mlx_zimage.bench import machine
+
+
+@pytest.fixture(autouse=True)
+def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "GEMM", (256, 256, 256))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -38,7 +44,8 @@ def test_report(
     assert run(monkeypatch, *asked, "--size", "32", "64") == 0
     shown = capsys.readouterr().out
     report: dict[str, Any] = json.loads(out.read_text("utf-8"))
-    assert report["command"][:2] == ["mlx-zimage", "bench"]
+    assert report["command"][:4] == ["mlx-zimage", "bench", "--model", report["model"]]
+    assert "/" not in "".join(report["command"])  # no place on this machine
     assert report["machine"]["mlx"] in shown and report["gemm_flops"] > 1e8
     first, second = report["pictures"]
     assert (first["width"], second["width"], first["batch"]) == (32, 64, 1)

@@ -1,0 +1,123 @@
+"""Results as tables, and docs/benchmarks.md from all that lie in benchmarks/results.
+
+python -m benchmarks.tables
+"""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+HEAD = """| case | contender | seconds | least to most | against ours | peak | RSS |
+|---|---|---|---|---|---|---|"""
+INTRO = """# Benchmarks
+
+Every figure here is in a file of `benchmarks/results`, with its machine, versions, command and
+every sample; `python -m benchmarks.tables` makes this page of them. Weights are random, in the real
+model's shapes, unless a section names a model. **No file has come from a Mac or a CUDA card yet.**
+
+To send yours in: `mlx-zimage bench --output NAME.json` (with `--q 4` on a small machine; `--layers
+2` for a quick try), and a pull request that puts it there. `python -m benchmarks --help` tells how
+a stage is raced against diffusers and mflux, `python -m benchmarks.cuda OUT` does all that needs a
+CUDA card.
+
+Seconds are medians. "peak" is what the library counts of its own arrays, weights included, "RSS"
+the whole process's, which includes making the weights.
+"""
+
+
+def lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Of one race: one for each contender."""
+    ours = next(median(row["seconds"]) for row in rows if row["contender"] == "ours")
+    return [_line(row, ours) for row in rows]
+
+
+def page(folder: Path) -> str:
+    sections = [INTRO]
+    for file in sorted(folder.glob("*.json")):
+        report = json.loads(file.read_text("utf-8"))
+        sections.append(_race(report) if "results" in report else _bench(report))
+    return "\n".join(sections)
+
+
+def _line(row: dict[str, Any], ours: float) -> str:
+    if "failed" in row:
+        return f"| {_title(row)} | {row['contender']} | {row['failed']} | | | | |"
+    seconds = row["seconds"]
+    cells = [
+        _title(row),
+        row["contender"],
+        f"{median(seconds):.3f}",
+        f"{min(seconds):.3f} to {max(seconds):.3f}",
+        f"{median(seconds) / ours:.2f}",
+        "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f} GB",
+        f"{row['peak_rss'] / 1e9:.2f} GB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _title(row: dict[str, Any]) -> str:
+    bits = "" if row["quantize"] is None else f", q{row['quantize']} weights"
+    several = "" if row["batch"] == 1 else f", {row['batch']} pictures"
+    size = f"{row['tokens']} tokens" if row["stage"] == "text" else f"{row['side']}²"
+    return f"{row['stage']} {size}, {row['dtype']}{bits}{several}"
+
+
+def _head(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    return (
+        f"## {machine['chip']}, {machine['cores']} cores, {machine['memory_gb']} GB\n\n"
+        f"{machine['os']}, MLX {machine['mlx']} on the {machine['device']}, mlx-zimage "
+        f"{machine['mlx_zimage']}: `{' '.join(report['command'])}`\n"
+    )
+
+
+def _race(report: dict[str, Any]) -> str:
+    rows = report["results"]
+    layers = rows[0]["layers"]
+    made = [_head(report), f"{layers} layers.\n" if layers else "All layers.\n", HEAD]
+    for start, row in enumerate(rows):
+        if row["contender"] == "ours":
+            case = [r for r in rows[start:] if _title(r) == _title(row)]
+            made += lines(case)
+    versions = {n: v for row in rows for n, v in row.get("versions", {}).items()}
+    said = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return "\n".join([*made, "", f"Versions: {said}.", ""])
+
+
+def _bench(report: dict[str, Any]) -> str:
+    quantized = report["quantize"]
+    weights = "" if quantized is None else f" quantized to {quantized},"
+    rate = report["gemm_flops"]
+    made = [
+        _head(report),
+        f"{report['model']},{weights} {report['dtype']}, memory {report['memory']}; a matrix "
+        f"product runs at {rate / 1e9:.0f} GFLOP/s.\n",
+        "| picture | stage | seconds | least to most | peak |",
+        "|---|---|---|---|---|",
+    ]
+    for picture in report["pictures"]:
+        title = f"{picture['width']}x{picture['height']}"
+        title += "" if picture["batch"] == 1 else f", {picture['batch']} at once"
+        for stage in picture["stages"]:
+            seconds = stage["seconds"]
+            spread = f"{min(seconds):.2f} to {max(seconds):.2f}" if len(seconds) > 1 else ""
+            peak = f"{stage['peak'] / 1e9:.2f} GB"
+            made.append(
+                f"| {title} | {stage['name']} | {median(seconds):.2f} | {spread} | {peak} |"
+            )
+        share = picture["step_flops"] / rate / _step(picture)
+        rss = f"{picture['peak_rss'] / 1e9:.2f} GB"
+        made.append(f"| {title} | share of that rate in a step | {share:.0%} | | RSS {rss} |")
+    return "\n".join([*made, ""])
+
+
+def _step(picture: dict[str, Any]) -> float:
+    seconds: list[float] = next(s for s in picture["stages"] if s["name"] == "step")["seconds"]
+    return median(seconds)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(RESULTS), "utf-8")
