@@ -88,17 +88,33 @@ def generate(
         "prompt_embeds": None if prompt_embeds is None else _array(prompt_embeds),
     }
     requests = _requests(options, seed)
-    outputs = _outputs(requests, output, overwrite)
-    for file in outputs:
-        check_writable(file, ".png", overwrite=overwrite)
-    for target in filter(None, (save_latents, save_embeds)):
-        if len(requests) > 1:
-            raise RequestError("arrays are saved of one picture; give one --seed")
-        check_writable(target, ".npy", overwrite=overwrite)
+    saved = [file for file in (save_latents, save_embeds) if file is not None]
+    outputs = _outputs(requests, output, saved, overwrite)
     if no_cache and q is None:
         raise typer.BadParameter("it cannot act without --q", param_hint="--no-cache")
-    quantize = bits(q)
     path = find(model, revision, download, offline, json)
+    zimage = _loaded(path, bits(q), dtype, memory, requests, no_cache, json)
+    with reporter(json) as report:
+        for request, file in zip(requests, outputs, strict=True):
+            result = _follow(zimage, request, report)
+            save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
+            if save_latents is not None:
+                save_array(_as_numpy(result.latents), save_latents, overwrite=overwrite)
+            if save_embeds is not None:
+                save_array(_as_numpy(result.prompt_embeds), save_embeds, overwrite=overwrite)
+            report.saved(result, file)
+
+
+def _loaded(
+    path: Path,
+    quantize: int | str | None,
+    dtype: str | None,
+    memory: str,
+    requests: list[Request],
+    no_cache: bool,
+    json: bool,
+) -> ZImage:
+    """From a quantized copy where that is worth while, made if it is not there."""
 
     def load(path: Path, quantize: int | str | None) -> ZImage:
         return ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
@@ -109,15 +125,10 @@ def generate(
         zimage.stream(request).close()  # what cannot be is refused before anything is made
     if copied is not None:
         zimage = load(_made(copied, json), None)
-    with reporter(json) as report:
-        for request, file in zip(requests, outputs, strict=True):
-            result = _follow(zimage, request, report)
-            save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
-            if save_latents is not None:
-                save_array(_as_numpy(result.latents), save_latents, overwrite=overwrite)
-            if save_embeds is not None:
-                save_array(_as_numpy(result.prompt_embeds), save_embeds, overwrite=overwrite)
-            report.saved(result, file)
+    chosen = zimage.capabilities().memory
+    if memory == "auto" and chosen != "resident" and not json:
+        print(f"memory: {chosen}, as this device is small for the model", file=sys.stderr)
+    return zimage
 
 
 def _copied(path: Path, quantize: int | str, dtype: str | None) -> Plan | None:
@@ -158,13 +169,24 @@ def _requests(options: dict[str, Any], seeds: list[int] | None) -> list[Request]
     return [Request(**options, seed=random_seed())]
 
 
-def _outputs(requests: list[Request], output: Path | None, overwrite: bool) -> list[Path]:
+def _outputs(
+    requests: list[Request], output: Path | None, saved: list[Path], overwrite: bool
+) -> list[Path]:
+    """A file for each picture. These, and those `saved` beside them, can be written."""
     if output is None:
         names = [Path(f"zimage-{'latents' if r.seed is None else r.seed}.png") for r in requests]
-        return names if overwrite else [_free(name) for name in names]
-    if len(requests) == 1:
-        return [output]
-    return [output.with_stem(f"{output.stem}-{request.seed}") for request in requests]
+        files = names if overwrite else [_free(name) for name in names]
+    elif len(requests) == 1:
+        files = [output]
+    else:
+        files = [output.with_stem(f"{output.stem}-{request.seed}") for request in requests]
+    for file in files:
+        check_writable(file, ".png", overwrite=overwrite)
+    for file in saved:
+        if len(requests) > 1:
+            raise RequestError("arrays are saved of one picture; give one --seed")
+        check_writable(file, ".npy", overwrite=overwrite)
+    return files
 
 
 def _free(file: Path) -> Path:
