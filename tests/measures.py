@@ -1,9 +1,10 @@
-"""How near two arrays are."""
+"""How near two arrays are, and how a graph can be looked at."""
 
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import pytest
 
 
 def as_float64(x: Any) -> np.ndarray:
@@ -29,3 +30,12 @@ def differing_pixels(ours: Any, theirs: Any) -> float:
     assert a.shape == b.shape
     assert np.abs(a - b).max() <= 1
     return float((a != b).mean())
+
+
+def treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an exported graph: MLX's fused operations and our rotation as one or two plain ones."""
+    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *_: mx.negative(x))
+    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *_: mx.negative(x))
+    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
+    rotated = "mlx_zimage.models.positions._rotated"
+    monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))

@@ -13,7 +13,7 @@ from mlx import nn
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.models import blocks
 from mlx_zimage.models.transformer import ZImageTransformer
-from tests.measures import cosine
+from tests.measures import cosine, treat_as_one
 
 KINDS = ["small", "diffusers", "wide"]
 HALVES = [mx.bfloat16, mx.float16]
@@ -132,7 +132,7 @@ def test_no_float32_in_the_transformers_graph(
     captions = [_normal(n, opened.transformer.cap_feat_dim) for n in (9, 40)]
     conditioning = model.prepare(captions, 8, 6)
     mx.eval(conditioning.arrays)
-    _treat_as_one(monkeypatch)
+    treat_as_one(monkeypatch)
     # The sampler's float32 latents and the sinusoid of the timesteps are inputs, cast at once.
     found = _float32_outputs(
         lambda x: model(x, model.modulate([0.4])[0], conditioning), _normal(2, 16, 8, 6)
@@ -141,14 +141,6 @@ def test_no_float32_in_the_transformers_graph(
     halves = [caption.astype(dtype) for caption in captions]
     found = _float32_outputs(lambda x: model.prepare([x, halves[1]], 8, 6).captions, halves[0])
     assert found == []
-
-
-def _treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *_: mx.negative(x))
-    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *_: mx.negative(x))
-    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
-    rotated = "mlx_zimage.models.positions._rotated"
-    monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))
 
 
 def _float32_outputs(
