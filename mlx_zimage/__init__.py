@@ -2,6 +2,7 @@
 
 from . import blas as blas  # before MLX
 from .checkpoints.download import Downloaded, download
+from .checkpoints.estimate import Estimate
 from .errors import (
     CheckpointError,
     DownloadError,
@@ -21,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "DownloadError",
     "Downloaded",
+    "Estimate",
     "Event",
     "Finished",
     "LoraError",

@@ -16,6 +16,7 @@ from typing import Any, Literal, overload
 import mlx.core as mx
 
 from .checkpoints.download import find
+from .checkpoints.estimate import Estimate, Picture
 from .checkpoints.folder import Checkpoint
 from .checkpoints.parts import Parts
 from .checkpoints.quantize import Quantization
@@ -130,17 +131,38 @@ class ZImage:
     def stream(
         self, prompt: str | Sequence[str] | Request | None = None, **options: Any
     ) -> Generator[Event, None, None]:
-        """The same as events, as they happen. To cancel, stop asking for the next one, or close."""
-        if isinstance(prompt, Request):
-            request = Request.from_dict({**vars(prompt), **options})
-        else:
-            request = Request.from_dict({"prompt": prompt, **options})
-        return self._run(resolve(request, self._checkpoint, self._scheduler))
+        """The same as events, as they happen. To cancel, stop asking for the next one, or close.
+
+        What cannot be, or cannot fit in memory, is refused at once.
+        """
+        request = self._resolved(prompt, options)
+        self._parts.check_room(self._picture(request))
+        return self._run(request)
+
+    def estimate(
+        self, prompt: str | Sequence[str] | Request | None = None, **options: Any
+    ) -> Estimate:
+        """The most bytes that each stage of this generation would hold, with this `memory`."""
+        return self._parts.estimate(self._picture(self._resolved(prompt, options)))
 
     def unload(self) -> None:
         """Give the memory back. The next generation loads again."""
         self._parts.clear()
         self._embeddings.clear()
+
+    def _resolved(
+        self, prompt: str | Sequence[str] | Request | None, options: dict[str, Any]
+    ) -> Request:
+        given = vars(prompt) if isinstance(prompt, Request) else {"prompt": prompt}
+        request = Request.from_dict({**given, **options})
+        return resolve(request, self._checkpoint, self._scheduler)
+
+    def _picture(self, request: Request) -> Picture:
+        assert request.width is not None and request.height is not None
+        lengths = [len(embeds) for embeds in request.prompt_embeds or ()]
+        for text in {*request.prompts, *request.negative_prompts}:
+            lengths.append(len(self._tokenizer.turn(text, self._max_tokens).ids))
+        return Picture(request.width, request.height, request.count, max(lengths))
 
     @property
     def _max_tokens(self) -> int:

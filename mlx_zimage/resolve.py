@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checkpoints.folder import Checkpoint
+from .checkpoints.parts import DEFAULT_SIDE
 from .errors import RequestError
 from .request import Request
 from .sampling import noise
 from .sampling.schedule import Schedule, SchedulerConfig, make_schedule
 
-DEFAULT_SIDE = 1024
 BASE_SHIFT = 6.0
 """Base is told from Turbo by its scheduler: it ships a static shift of 6, Turbo one of 3."""
 NEEDS_GUIDANCE: dict[str, Any] = {

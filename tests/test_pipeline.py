@@ -405,14 +405,10 @@ def test_no_growth_over_generations(model: ZImage) -> None:
     assert max(sizes[2:]) - min(sizes[2:]) < 20_000
 
 
-def test_auto_memory(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = checkpoint("small")
-    assert ZImage.load(folder).capabilities().memory == "resident"
-    room = {"small": 10_000_000, "less": 1_000_000}
-    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: room["small"])
-    assert ZImage.load(folder).capabilities().memory == "staged"
-    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: room["less"])
-    assert ZImage.load(folder).capabilities().memory == "low"
+def test_weights_that_cannot_fit(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: 1_000_000)
     even = checkpoint("even")  # low memory is for what is stored quantized, or is not
     with pytest.raises(
         OutOfMemoryError, match=r"with memory='staged', and this device has 0.00 GB"

@@ -3,7 +3,8 @@
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 
 import mlx.core as mx
 
@@ -11,14 +12,18 @@ from ..errors import OutOfMemoryError, RequestError
 from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder
 from ..models.transformer import ZImageTransformer
+from .estimate import Estimate, Picture, Weights, estimate
 from .folder import Checkpoint
 from .quantize import Quantization
 from .tensors import PARTS, Part
 
 DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
-MEMORY = ("auto", "resident", "staged", "low")
-SHARE = 0.6
-"""Of the device's memory, that memory="auto" gives to weights."""
+MODES = ("resident", "staged", "low")
+MEMORY = ("auto", *MODES)
+SHARE = 0.85
+"""Of the device's memory, that memory="auto" plans with."""
+DEFAULT_SIDE = 1024
+"""Of a picture, where the VAE's config does not say what it was made for."""
 
 Loaded = TextEncoder | ZImageTransformer | Autoencoder
 
@@ -47,13 +52,17 @@ class Parts:
                 "memory='low' reads each block whenever it is used, so it must be stored as it is "
                 "to be: convert the checkpoint with --q first, and leave quantize out"
             )
-        # What does not fit the quantization is refused here, before a weight is read.
         kinds = dict.fromkeys(PARTS, kind)
         if kind == mx.float16:
             kinds["text_encoder"] = mx.bfloat16  # it is not known to stay within float16
-        sizes = [checkpoint.size(part, kinds[part], asked[part]) for part in PARTS]
-        self.memory = _chosen(sizes, stored) if memory == "auto" else memory
-        _check_room(self.memory, sizes)
+        self._checkpoint = checkpoint
+        # What does not fit the quantization is refused here, before a weight is read.
+        self._weights = {
+            part: Weights.of(checkpoint, part, kinds[part], asked[part]) for part in PARTS
+        }
+        self._modes = MODES if stored else MODES[:-1]
+        self.memory = self._chosen() if memory == "auto" else memory
+        self._check_weights()
         low = self.memory == "low"
         self._loaders: dict[Part, Callable[[], Loaded]] = {
             "text_encoder": lambda: checkpoint.load_text_encoder(
@@ -82,6 +91,21 @@ class Parts:
                 self._loaded[part] = self._loaders[part]()
             return self._loaded[part]
 
+    def estimate(self, picture: Picture, memory: str | None = None) -> Estimate:
+        return estimate(self._checkpoint, self._weights, memory or self.memory, picture)
+
+    def check_room(self, picture: Picture) -> None:
+        """A picture that cannot fit is refused before any work."""
+        needed = self.estimate(picture).peak
+        if needed <= device_memory():
+            return
+        asked = f"{picture.width} x {picture.height} pixels"
+        asked += f", {picture.count} at once," if picture.count > 1 else ""
+        raise OutOfMemoryError(
+            f"{asked} would take {needed / 1e9:.2f} GB with memory={self.memory!r}, and this "
+            f"device has {device_memory() / 1e9:.2f} GB; {self._what_fits(picture)}"
+        )
+
     def done(self) -> None:
         """A phase is over, and all that it made is evaluated."""
         if not self.keeps:
@@ -92,26 +116,39 @@ class Parts:
             self._loaded.clear()
         mx.clear_cache()
 
+    def _chosen(self) -> str:
+        """The first way whose usual picture leaves some room, else the last."""
+        side = self._checkpoint.vae.sample_size or DEFAULT_SIDE
+        for memory in self._modes:
+            if self.estimate(Picture(side, side), memory).peak <= SHARE * device_memory():
+                return memory
+        return self._modes[-1]
 
-def _chosen(sizes: Sequence[int], stored: bool) -> str:
-    room = SHARE * device_memory()
-    if sum(sizes) <= room:
-        return "resident"
-    return "low" if stored and max(sizes) > room else "staged"
-
-
-def _check_room(memory: str, sizes: Sequence[int]) -> None:
-    """Weights that cannot fit are refused before one is read."""
-    needed = {"resident": sum(sizes), "staged": max(sizes)}.get(memory, 0)
-    if needed > device_memory():
-        staged = (
-            f"memory='staged' takes {max(sizes) / 1e9:.2f} GB, " if memory == "resident" else ""
-        )
+    def _check_weights(self) -> None:
+        """Those that cannot fit are refused before one is read."""
+        sizes = [weights.whole for weights in self._weights.values()]
+        needed = {"resident": sum(sizes), "staged": max(sizes)}.get(self.memory, 0)
+        if needed <= device_memory():
+            return
+        staged = f"memory='staged' takes {max(sizes) / 1e9:.2f} GB, "
         raise OutOfMemoryError(
-            f"the weights take {needed / 1e9:.2f} GB with memory={memory!r}, and this device has "
-            f"{device_memory() / 1e9:.2f} GB; {staged}fewer bits take less, and a checkpoint "
-            "converted with --q may be loaded with memory='low'"
+            f"the weights take {needed / 1e9:.2f} GB with memory={self.memory!r}, and this device "
+            f"has {device_memory() / 1e9:.2f} GB; {staged if self.memory == 'resident' else ''}"
+            "fewer bits take less, and a checkpoint converted with --q may be loaded with "
+            "memory='low'"
         )
+
+    def _what_fits(self, picture: Picture) -> str:
+        for memory in self._modes:
+            needed = self.estimate(picture, memory).peak
+            if needed <= device_memory():
+                return f"memory={memory!r} would take {needed / 1e9:.2f} GB"
+        for share in (2, 3, 4, 6, 8, 12, 16):
+            width, height = (side // share for side in (picture.width, picture.height))
+            smaller = replace(picture, width=width, height=height)
+            if self.estimate(smaller).peak <= device_memory():
+                return f"{width} x {height} would fit, or a checkpoint of fewer bits might"
+        return "a checkpoint of fewer bits takes less"
 
 
 def default_dtype() -> str:

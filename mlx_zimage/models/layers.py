@@ -96,7 +96,7 @@ def _device() -> str:
 
 
 FUSED = (64, 80, 128)  # widths of a head that MLX's own kernels take
-SCORES = 1 << 26  # attention scores that are made at once
+SCORES = 1 << 24  # attention scores that are made at once
 
 
 def attention(
@@ -104,7 +104,7 @@ def attention(
 ) -> mx.array:
     """Over (B, H, L, D); where MLX would hold the scores of all queries, a part at a time."""
     length, per_query = q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]
-    parts = 1 if _is_fused(q.shape[-1]) else -(-length * per_query // SCORES)
+    parts = 1 if is_fused(q.shape[-1]) else -(-length * per_query // SCORES)
     if parts == 1:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     size = -(-length // parts)
@@ -116,7 +116,7 @@ def attention(
     return mx.concatenate(made, axis=2)
 
 
-def _is_fused(width: int) -> bool:
+def is_fused(width: int) -> bool:
     """Whether no scores are kept: on a GPU, for the usual widths of a head."""
     return mx.default_device().type == mx.DeviceType.gpu and width in FUSED
 
