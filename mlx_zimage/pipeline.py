@@ -87,8 +87,8 @@ class ZImage:
         What a single file lacks comes from Turbo, which must be on this machine then.
 
         Configs and file headers are checked now; weights are read when first needed. Nothing is
-        downloaded unless `download` is true. `dtype` ("bfloat16", "float16", "float32") is bfloat16
-        on a GPU and float32 on a CPU unless given.
+        downloaded unless `download` is true. `dtype` ("bfloat16", "float16", "float32") is the
+        device's fast one of 16 bits on a GPU and float32 on a CPU unless given.
         """
         if loras:
             raise LoraError("LoRA files cannot be loaded yet; leave loras empty")
@@ -146,7 +146,8 @@ class ZImage:
         return self._parts.estimate(self._picture(self._resolved(prompt, options)))
 
     def unload(self) -> None:
-        """Give the memory back. The next generation loads again."""
+        """Give the memory back. The next generation loads again; one that is under way keeps what
+        it has."""
         self._parts.clear()
         self._embeddings.clear()
 
@@ -157,12 +158,24 @@ class ZImage:
         request = Request.from_dict({**given, **options})
         return resolve(request, self._checkpoint, self._scheduler)
 
+    def _texts(self, request: Request) -> list[str]:
+        """All that has to be encoded, each once."""
+        negatives = request.negative_prompts if request.guidance else ()
+        return list(dict.fromkeys((*request.prompts, *negatives)))
+
     def _picture(self, request: Request) -> Picture:
-        assert request.width is not None and request.height is not None
+        assert request.width and request.height and request.steps
         lengths = [len(embeds) for embeds in request.prompt_embeds or ()]
-        for text in {*request.prompts, *request.negative_prompts}:
-            lengths.append(len(self._tokenizer.turn(text, self._max_tokens).ids))
-        return Picture(request.width, request.height, request.count, max(lengths))
+        texts = self._texts(request)
+        lengths += [len(self._tokenizer.turn(text, self._max_tokens).ids) for text in texts]
+        return Picture(
+            request.width,
+            request.height,
+            request.count,
+            request.steps,
+            max(lengths),
+            encodes=any(self._embeddings.get(text) is None for text in texts),
+        )
 
     @property
     def _max_tokens(self) -> int:
@@ -188,7 +201,7 @@ class ZImage:
     ) -> Generator[Event, None, tuple[list[mx.array], list[mx.array]]]:
         """Positive and negative captions, one (length, width) array for each picture."""
         negatives = request.negative_prompts if request.guidance else ()
-        texts = dict.fromkeys((*request.prompts, *negatives))  # each one once
+        texts = self._texts(request)
         turns = {text: self._tokenizer.turn(text, self._max_tokens) for text in texts}
         for tokens in turns.values():
             if tokens.lost:
@@ -230,7 +243,7 @@ class ZImage:
         made = [array for modulation in modulations for array in modulation.arrays]
         mx.eval(made, with_prompt.arrays, without.arrays if without else [])
         del made
-        if not self._parts.keeps:
+        if self._parts.memory == "staged":
             transformer.drop_modulation()
         for step, modulation in enumerate(modulations):
             begun = _now()
@@ -241,7 +254,7 @@ class ZImage:
             self._check_finite(latents, f"step {step + 1}")
             reached = float(schedule.sigmas[step + 1])
             yield Step(step + 1, len(schedule), reached, _now() - begun, latents)
-        del transformer, forward, with_prompt, without, velocity
+        del transformer, forward, with_prompt, without, velocity, modulation, modulations
         self._parts.done()
         yield Finished("denoise", _now() - started)
         return latents
@@ -306,6 +319,7 @@ def _velocity(
     prediction = forward(with_prompt).astype(mx.float32)
     strength, truncation = request.guidance or 0.0, request.cfg_truncation or 0.0
     if without is not None and guidance.applies(strength, truncation, model_time):
+        mx.eval(prediction)  # one forward's memory at a time
         other = forward(without)
         normalization = request.cfg_normalization or 0.0
         prediction = guidance.guide(prediction, other, strength, normalization)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checkpoints.folder import Checkpoint
-from .checkpoints.parts import DEFAULT_SIDE
 from .errors import RequestError
 from .request import Request
 from .sampling import noise
@@ -29,11 +28,9 @@ class Defaults:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, scheduler: SchedulerConfig) -> "Defaults":
-        multiple = checkpoint.image_multiple
-        side = (checkpoint.vae.sample_size or DEFAULT_SIDE) // multiple * multiple
         base = not scheduler.use_dynamic_shifting and scheduler.shift >= BASE_SHIFT
         steps, guidance = (50, 4.0) if base else (8, 0.0)
-        return cls(max(side, multiple), steps, guidance)
+        return cls(checkpoint.default_side, steps, guidance)
 
 
 def resolve(request: Request, checkpoint: Checkpoint, scheduler: SchedulerConfig) -> Request:

@@ -26,7 +26,9 @@ from mlx_zimage import (
     ZImage,
 )
 from mlx_zimage.checkpoints.convert import Plan, convert
-from mlx_zimage.checkpoints.parts import default_dtype, device_memory
+from mlx_zimage.checkpoints.estimate import Weights
+from mlx_zimage.checkpoints.parts import default_dtype
+from mlx_zimage.checkpoints.room import device_memory
 from mlx_zimage.checkpoints.tensors import PARTS
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
@@ -262,7 +264,8 @@ def test_memory(checkpoint: Callable[[str], Path], memory: Any) -> None:
     first = model.generate("x", **options)
     gc.collect()
     kept = mx.get_active_memory() - before
-    size = sum(model._checkpoint.size(part, mx.float32, {}) for part in PARTS)
+    opened = model._checkpoint
+    size = sum(Weights.of(opened, part, mx.float32, {}).whole for part in PARTS)
     if memory == "resident":
         assert kept >= size
     else:
@@ -283,7 +286,9 @@ def test_a_stopped_staged_run_keeps_nothing(checkpoint: Callable[[str], Path]) -
         assert model._parts._loaded == {}
 
 
-def test_embeddings_come_out_and_go_in_again(model: ZImage) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_embeddings_come_out_and_go_in_again(checkpoint: Callable[[str], Path], dtype: str) -> None:
+    model = ZImage.load(checkpoint("small"), dtype=dtype)
     first = model.generate("a red circle", **SMALL)
     assert first.prompt_embeds.ndim == 2
     assert first.prompt_embeds.shape[1] == 48
@@ -408,7 +413,7 @@ def test_no_growth_over_generations(model: ZImage) -> None:
 def test_weights_that_cannot_fit(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlx_zimage.checkpoints.parts.device_memory", lambda: 1_000_000)
+    monkeypatch.setattr("mlx_zimage.checkpoints.room.device_memory", lambda: 1_000_000)
     even = checkpoint("even")  # low memory is for what is stored quantized, or is not
     with pytest.raises(
         OutOfMemoryError, match=r"with memory='staged', and this device has 0.00 GB"

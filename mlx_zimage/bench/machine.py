@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from ..checkpoints.parts import device_memory
+from ..checkpoints.room import device_memory
 
 GEMM = (4096, 3840, 10240)  # the feed-forward of the real model, at 1024x1024
 GEMM_RUNS = 3
@@ -29,6 +28,7 @@ def describe() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "device": str(mx.default_device().type).removeprefix("DeviceType."),
         "device_memory_gb": round(device_memory() / 1e9, 1),
+        "device_name": str(info.get("device_name", "")),
         "architecture": str(info.get("architecture", "")),
         "os": f"{platform.system()} {platform.mac_ver()[0] or platform.release()}",
         "python": platform.python_version(),
@@ -38,8 +38,14 @@ def describe() -> dict[str, Any]:
 
 
 def command(*words: str) -> list[str]:
-    """For a report: of a path, its last name alone."""
-    return [re.sub(r"(^|=)[/~].*/", r"\1", word) for word in words]
+    """For a report: of a path on this machine, its last name alone."""
+    found = []
+    for word in words:
+        name, equals, value = word.rpartition("=")
+        path = Path(value)
+        is_path = path.is_absolute() or value.startswith((".", "~")) or path.exists()
+        found.append(f"{name}{equals}{path.name if is_path else value}")
+    return found
 
 
 def gemm_rate(dtype: mx.Dtype) -> float:

@@ -19,6 +19,7 @@ from .streaming import BLOCKS, EMBEDDING, MODULATION
 from .tensors import PARTS, Part
 from .writer import outputs
 
+NEAR = 0.15  # the share that an estimate may be off by
 STREAM = 14.0  # arrays of the transformer's stream in a block
 ENCODER = 8.0  # arrays as wide as the text encoder's feed-forward
 SCORES = 2.0  # of attention, where it keeps them: before and after the softmax
@@ -35,7 +36,9 @@ class Picture:
     width: int
     height: int
     count: int = 1
+    steps: int = 8
     tokens: int = 512  # of its longest prompt
+    encodes: bool = True  # whether a prompt has to be encoded
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,9 @@ def estimate(
     }
     peaks, before = [], 0
     for part in PARTS:
+        if part == "text_encoder" and not picture.encodes:
+            peaks.append(0)
+            continue
         own = weights[part]
         held = own.streamed if memory == "low" else own.whole
         dropped = own.modulation if memory == "staged" else 0
@@ -113,7 +119,8 @@ def _denoising(checkpoint: Checkpoint, weights: Weights, picture: Picture) -> in
     patches = (picture.width // multiple) * (picture.height // multiple)
     length = sum(-(-n // SEQUENCE_MULTIPLE) * SEQUENCE_MULTIPLE for n in (patches, picture.tokens))
     numbers = STREAM * picture.count * length * config.dim
-    if not layers.is_fused(config.head_dim):
+    numbers += picture.steps * 4 * config.dim * (config.n_layers + config.n_refiner_layers)
+    if not layers.is_fused(config.head_dim, weights.dtype):
         scores = picture.count * config.n_heads * length**2
         numbers += SCORES * min(scores, layers.SCORES)
     return int((numbers + _unpacked(weights)) * weights.dtype.size)
@@ -123,7 +130,8 @@ def _decoding(config: AutoencoderConfig, weights: Weights, picture: Picture) -> 
     """One picture at a time."""
     widest = max(config.block_out_channels[:2])  # at full size, before it narrows
     pixels = picture.width * picture.height
-    strip = min(autoencoder.STRIP, pixels)
+    row = config.scale_factor * picture.width  # of latents: the least that a strip has
+    strip = min(max(autoencoder.STRIP, row), pixels)
     copies = STRIP + (CONVOLVED if _on_cpu() else 0)
     return int((FULL * pixels + copies * strip) * widest * weights.dtype.size)
 

@@ -27,10 +27,10 @@ from .quantize import Packings, Quantization, pack, prepare, stored
 from .shards import FLOATS, find_weights, read_json, tensors
 from .streaming import BLOCKS, EMBEDDING, Streamed, StreamedEmbedding, put, take_blocks
 from .tensors import PARTS, Packing, Part, Tensor
-from .writer import outputs
 
 BASE = "turbo"
 """Where files that are not a whole checkpoint have the rest from, unless told."""
+DEFAULT_SIDE = 1024  # pixels, where the VAE's config does not say what it was made for
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -89,6 +89,12 @@ class Checkpoint:
         return self.vae.scale_factor * self.transformer.patch_size
 
     @property
+    def default_side(self) -> int:
+        """Of the picture that it makes when not told otherwise."""
+        multiple = self.image_multiple
+        return max((self.vae.sample_size or DEFAULT_SIDE) // multiple * multiple, multiple)
+
+    @property
     def quantized(self) -> int | str | None:
         """What most of the transformer is stored as, in the words one asks for it in."""
         packings = Counter(stored(self.weights["transformer"]).values())
@@ -133,10 +139,6 @@ class Checkpoint:
         if quantization is None:
             return stored(self.needed(part))
         return quantization.choose(part, self.needed(part))
-
-    def size(self, part: Part, dtype: mx.Dtype, packings: Packings) -> int:
-        """Bytes the part takes in memory once loaded: what it would take on disk."""
-        return sum(output.size for output in outputs(self.needed(part), packings, dtype))
 
     def _empty(self, part: Part) -> nn.Module:
         """The part's model, without its weights."""

@@ -1,13 +1,12 @@
 """Models whose blocks stay on disk: each is read when its turn comes, and dropped after it."""
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 from mlx import nn
-from mlx.utils import tree_map
+from mlx.utils import tree_map, tree_unflatten
 
 from ..models.blocks import Modulation
 from .quantize import pack
@@ -31,26 +30,23 @@ class Streamed:
     def __init__(self, block: nn.Module, read: Callable[[Callable[[str], bool]], Weights]):
         self._block, self._read = block, read
         self._empty = tree_map(lambda array: array, block.parameters())
-        self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> mx.array:
-        with self._lock:
-            self._load(lambda key: MODULATION not in key)
-            out: mx.array = self._block(*args)
-            mx.eval(out)
-            self._block.update(self._empty)
+        self._load(lambda key: MODULATION not in key)
+        out: mx.array = self._block(*args)
+        mx.eval(out)
+        self._block.update(self._empty)
         return out
 
     def modulate(self, time: mx.array) -> Modulation:
-        with self._lock:
-            self._load(lambda key: MODULATION in key)
-            out: Modulation = self._block.modulate(time)
-            mx.eval(out.arrays)
-            self._block.update(self._empty)
+        self._load(lambda key: MODULATION in key)
+        out: Modulation = self._block.modulate(time)
+        mx.eval(out.arrays)
+        self._block.update(self._empty)
         return out
 
     def _load(self, wanted: Callable[[str], bool]) -> None:
-        self._block.load_weights(self._read(wanted), strict=False)
+        self._block.update(tree_unflatten(self._read(wanted)))
 
 
 class StreamedEmbedding:

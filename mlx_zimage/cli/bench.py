@@ -41,7 +41,7 @@ def bench(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report alone, as JSON.")] = False,
 ) -> None:
-    """Measure seconds and memory of each stage on this machine."""
+    """Measure seconds and memory of each stage on this machine, without guidance."""
     if model is not None and layers is not None:
         raise typer.BadParameter("it is for random weights, without --model", param_hint="--layers")
     if revision is not None and model is None:
@@ -53,8 +53,7 @@ def bench(
     report: dict[str, Any] = {
         "machine": describe(),
         "command": command("mlx-zimage", *sys.argv[1:]),
-        "model": (model and command(model)[0])
-        or f"random weights, {checkpoint.transformer.n_layers} layers",
+        "model": _random(checkpoint) if model is None else command(model)[0],
         **{key: getattr(made, key) for key in ("dtype", "quantize", "memory")},
         "gemm_flops": gemm_rate(DTYPES[made.dtype]),
         "pictures": [],
@@ -63,15 +62,19 @@ def bench(
         _show_machine(report)
     for side in size or [made.width]:
         prompt = PROMPT if batch == 1 else (PROMPT,) * batch
-        request = Request(prompt, width=side, height=side, steps=steps, seed=0)
+        request = Request(prompt, width=side, height=side, steps=steps, seed=0, guidance=0)
         measured = measure(zimage, checkpoint, request, runs)
         report["pictures"].append(measured.to_dict())
         if not json:
             _show(measured, report["gemm_flops"])
+    _save(report, output, overwrite, json)
+
+
+def _save(report: dict[str, Any], output: Path | None, overwrite: bool, shown: bool) -> None:
     text = json_format.dumps(report, indent=2, ensure_ascii=False) + "\n"
     if output is not None:
         write_atomically(output, lambda file: file.write(text.encode()), overwrite=overwrite)
-    if json:
+    if shown:
         print(text, end="")
 
 

@@ -116,15 +116,19 @@ def _loaded(
 ) -> ZImage:
     """From a quantized copy where that is worth while, made if it is not there."""
 
-    def load(path: Path, quantize: int | str | None) -> ZImage:
+    def load(path: Path, quantize: int | str | None, memory: str) -> ZImage:
         return ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
 
     copied = None if quantize is None or no_cache else _copied(path, quantize, dtype)
-    zimage = load(path, quantize if copied is None else None)
-    for request in requests:
-        zimage.stream(request).close()  # what cannot be is refused before anything is made
+    low = copied is not None and memory == "low"  # which is for the copy, once it is there
+    zimage = load(path, quantize, "staged" if low else memory)
+    for request in requests:  # what cannot be is refused before anything is made
+        if low:
+            zimage.estimate(request)
+        else:
+            zimage.stream(request).close()
     if copied is not None:
-        zimage = load(_made(copied, json), None)
+        zimage = load(_made(copied, json), None, memory)
     chosen = zimage.capabilities().memory
     if memory == "auto" and chosen != "resident" and not json:
         print(f"memory: {chosen}, as this device is small for the model", file=sys.stderr)

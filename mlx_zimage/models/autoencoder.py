@@ -24,7 +24,7 @@ from .layers import Conv2d, Linear, attention
 from .strips import Strips, convolve, split
 
 NORM_EPS = 1e-6  # fixed in the reference class
-STRIP = 1 << 15  # pixels, at most, that a strip has at the image's own size
+STRIP = 1 << 15  # pixels that a strip has at the image's own size; a row of latents at least
 
 
 @dataclass(frozen=True)

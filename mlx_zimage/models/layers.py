@@ -104,7 +104,7 @@ def attention(
 ) -> mx.array:
     """Over (B, H, L, D); where MLX would hold the scores of all queries, a part at a time."""
     length, per_query = q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]
-    parts = 1 if is_fused(q.shape[-1]) else -(-length * per_query // SCORES)
+    parts = 1 if is_fused(q.shape[-1], q.dtype) else -(-length * per_query // SCORES)
     if parts == 1:
         return mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
     size = -(-length // parts)
@@ -116,9 +116,11 @@ def attention(
     return mx.concatenate(made, axis=2)
 
 
-def is_fused(width: int) -> bool:
-    """Whether no scores are kept: on a GPU, for the usual widths of a head."""
-    return mx.default_device().type == mx.DeviceType.gpu and width in FUSED
+def is_fused(width: int, dtype: mx.Dtype) -> bool:
+    """Whether no scores are kept: on a GPU, for the usual widths of a head; CUDA's in 16 bit."""
+    if mx.default_device().type != mx.DeviceType.gpu or width not in FUSED:
+        return False
+    return dtype != mx.float32 or mx.metal.is_available()
 
 
 class Embedding(nn.Embedding):

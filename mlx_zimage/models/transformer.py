@@ -146,7 +146,9 @@ class ZImageTransformer(nn.Module):
 
     def _refine(self, caption: mx.array) -> mx.array:
         norm, linear = self.cap_embedder
-        normal = norm(caption[None]).astype(self.dtype)  # first: a caption may pass float16's end
+        # A caption may pass float16's end; what the norm makes of it does not.
+        kind = mx.float32 if self.dtype == mx.float16 else self.dtype
+        normal = norm(caption[None].astype(kind)).astype(self.dtype)
         x = _pad(linear(normal), self.cap_pad_token)
         rope = self._rope(caption_positions(x.shape[1])[None])
         for block in self.context_refiner:

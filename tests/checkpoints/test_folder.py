@@ -13,6 +13,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_zimage import CheckpointError, ZImage
+from mlx_zimage.checkpoints.estimate import Weights
 from mlx_zimage.checkpoints.folder import Checkpoint, _packed
 from mlx_zimage.checkpoints.shards import read_header
 from mlx_zimage.checkpoints.tensors import Packing, Tensor
@@ -92,7 +93,7 @@ def test_a_tied_head_that_was_saved_is_left(folder: Path) -> None:
 
 def test_loading_peaks_below_one_and_a_half_models(checkpoint: Callable[[str], Path]) -> None:
     opened = Checkpoint.open(checkpoint("wide"))
-    size = opened.size("transformer", mx.bfloat16, {})
+    size = Weights.of(opened, "transformer", mx.bfloat16, {}).whole
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
