@@ -109,14 +109,14 @@ def test_held_out_scenes() -> None:
     print({question: f"{tally.share(question):.0%}" for question in tally.asked})
     measured = {
         "background": 1,
-        "place": 0.97,
-        "colour": 0.98,
+        "place": 1,
+        "colour": 1,
         "shape": 1,
-        "glyph": 0.89,
-        "size": 0.98,
-        "one thing": 0.94,
+        "glyph": 0.95,
+        "size": 1,
+        "one thing": 1,
         "two things": 0.92,
-        "no specks": 0.97,
+        "no specks": 1,
     }
     for question, share in measured.items():
         assert tally.share(question) >= share - 0.05, question
@@ -161,6 +161,6 @@ def test_guidance_and_negative_prompts_act() -> None:
 def test_quantized(bits: int, least: float) -> None:
     plain, coarse = (model(b).generate(ONE, seed=0) for b in (None, bits))
     likeness = cosine(coarse.latents, np.array(plain.latents))
-    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99997 and 0.993
+    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99997 and 0.992
     assert likeness >= least
     assert score(SCENES[ONE], read(coarse.image)).everything

@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +38,11 @@ from .train_reader import encode, muon_and_adam, new_encoder
 from .train_vae import scenes, to_tensor
 
 MAIN = (128, 128)
-OTHERS = ((96, 96), (96, 128), (128, 96), (128, 160), (160, 128), (160, 160), (112, 144))
-OTHERS += ((144, 112), (192, 128), (128, 192), (96, 192), (192, 96), (192, 192))
-POOL, POOL_OTHER = 48000, 2000  # pictures of the main size, and of each other one
-MAIN_SHARE = 0.55  # of the batches
+SIDES = range(96, 193, 16)
+OTHERS = tuple(size for size in product(SIDES, SIDES) if size != MAIN)
+POOL, POOL_OTHER = 48000, 1408  # pictures of the main size, and of each other one
+MAIN_SHARE = 0.35  # of the batches
+SHAPES_KEPT = 0.5  # share of the scenes without a glyph: the glyphs are five times as many
 CHINESE, DROPPED = 0.4, 0.1  # shares of the captions
 LONG = 0.08  # share of the batches whose captions take two blocks of 32 tokens
 BLOCK = 32
@@ -155,7 +156,10 @@ class Pool:
             prompts: list[list[int]] = []
             while len(rows) < size:
                 row = generator.randrange(len(self._scenes[which]))
-                ids = self._prompt(self._scenes[which][row], generator)
+                scene = self._scenes[which][row]
+                if not any(t.is_glyph for t in scene.things) and generator.random() > SHAPES_KEPT:
+                    continue
+                ids = self._prompt(scene, generator)
                 if (len(ids) > BLOCK) == long and len(ids) <= 2 * BLOCK:
                     rows.append(row)
                     prompts.append(ids)
