@@ -4,8 +4,8 @@
 
 CONFIGS is a folder in the official layout, of which only the configs, tokenizer and scheduler are
 used. WORK/DTYPE gets random weights in the shapes that they say, once (21 GB in bfloat16), and each
-conversion of it is written to WORK/out, measured and removed. Beside them stands the time to read
-the source once, and to write as many bytes as the output has.
+conversion of it is written to WORK/out, measured, loaded and removed. Beside them stands the time
+to read the source once, to write as many bytes as the output has, and to read those.
 """
 
 import argparse
@@ -14,11 +14,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
 from mlx_zimage.checkpoints.convert import STEM, STEMS
+from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.parts import DTYPES
 from mlx_zimage.checkpoints.tensors import PARTS, Tensor
 from mlx_zimage.checkpoints.writer import outputs, write
@@ -40,14 +43,16 @@ def main() -> None:
         _write_source(options.configs, source, options.dtype)
     size, seconds = _read(source)
     print(f"source: {size / 1e9:.2f} GB of {options.dtype}, read once in {seconds:.0f} s")
-    print("| | size | seconds | of these writing as much | peak RSS |")
-    print("|---|---|---|---|---|")
+    print("| | size | seconds | writing as much | peak RSS | loading it | reading it |")
+    print("|---|---|---|---|---|---|---|")
     for choice in options.q:
         seconds, peak = _measured(source, out, choice)
-        size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+        size, reading = _read(out)
+        loading = _loaded(out)
         shutil.rmtree(out)
         writing = _write(options.work / "plain", size)
         cells = f"{size / 1e9:.2f} GB | {seconds:.0f} | {writing:.0f} | {peak / 1e9:.2f} GB"
+        cells += f" | {loading:.1f} | {reading:.1f}"
         print(f"| `--q {choice}` | {cells} |", flush=True)
 
 
@@ -86,6 +91,27 @@ def _measured(source: Path, out: Path, choice: str) -> tuple[float, int]:
         raise SystemExit(f"convert.py ended with {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024
     return time.perf_counter() - begun, usage.ru_maxrss * unit
+
+
+def _loaded(folder: Path) -> float:
+    """Seconds to load every part, one after the other, in a process of its own."""
+    call = f"from tools.full_size import load; load({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", call], stdout=subprocess.PIPE, check=True)
+    return float(done.stdout)
+
+
+def load(folder: str) -> None:
+    checkpoint = Checkpoint.open(Path(folder))
+    begun = time.perf_counter()
+    parts: list[Callable[[], Any]] = [
+        lambda: checkpoint.load_text_encoder(mx.bfloat16, None),
+        lambda: checkpoint.load_transformer(mx.bfloat16, None),
+        lambda: checkpoint.load_vae(mx.bfloat16),
+    ]
+    for part in parts:
+        mx.eval(part().parameters())
+        mx.clear_cache()
+    print(time.perf_counter() - begun)
 
 
 def _read(folder: Path) -> tuple[int, float]:

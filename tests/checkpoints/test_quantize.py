@@ -1,9 +1,12 @@
 """Quantizing: the packed words are MLX's, and the numbers are nearer than its own."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_zimage.checkpoints import affine
 from mlx_zimage.checkpoints.affine import search
 from mlx_zimage.checkpoints.tensors import Packing
 
@@ -69,3 +72,28 @@ def test_words_are_packed_as_mlx_packs_them() -> None:
         words, scales, biases = search(weights, packing)
         back = mx.dequantize(words, scales, biases, 64, bits)
         assert np.abs(np.array(back) - levels).max() < 1e-5
+
+
+def test_pieces_searched_side_by_side_are_those_of_one_thread() -> None:
+    packing = Packing("affine", 4, 64)
+    array = mx.random.normal((1000, 2560), key=mx.random.key(3)).astype(mx.bfloat16)
+    together, alone = search(array, packing), affine._search(array, packing)
+    assert len(array) * array.shape[1] > 4 * affine.AT_ONCE[mx.DeviceType.cpu]
+    for found, expected in zip(together, alone, strict=True):
+        assert mx.array_equal(found, expected)
+
+
+def test_a_search_from_any_thread() -> None:
+    packing = Packing("affine", 4, 64)
+    array = mx.random.normal((1000, 2560), key=mx.random.key(3))
+    mx.eval(array)
+    expected = search(array, packing)
+
+    def searched(_: int) -> list[mx.array]:
+        found = search(array, packing)
+        mx.eval(found)
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(searched, range(4)):
+            assert all(mx.array_equal(a, b) for a, b in zip(found, expected, strict=True))
