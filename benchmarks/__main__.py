@@ -10,6 +10,9 @@ that peer; each contender runs in a process of its own, and they take turns, the
 the last in the next. Weights are random, in the real shapes, from a seed; `--layers` makes the
 transformer's joint stream and the text encoder shorter.
 
+A step is one forward, as each has it: ours has made the caption's refiner and the modulations
+beforehand, once for a run, which the peers do in each step.
+
 Seconds are medians, with the least and the most. "peak" is what the library counts of its arrays
 from the first run on, "RSS" the whole process's, which includes making the weights. Whole pictures,
 loading and peak memory by stage: `mlx-zimage bench`.
@@ -76,7 +79,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--peer", type=_peer, action="append", default=[], metavar="NAME=PYTHON")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--plot", type=Path)
-    return parser.parse_args()
+    options = parser.parse_args()
+    _refuse_what_cannot_act(parser, options)
+    return options
+
+
+def _refuse_what_cannot_act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    vae = options.stage in ("decode", "encode")
+    if vae and (options.q or options.layers):
+        parser.error("--q and --layers cannot act on the VAE")
+    if options.compile and not (options.stage == "step" and "diffusers" in dict(options.peer)):
+        parser.error("--compile is for diffusers' step")
 
 
 def _bits(text: str) -> int | str | None:

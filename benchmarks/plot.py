@@ -15,9 +15,11 @@ def plot(rows: list[dict[str, Any]]) -> str:
     """One line for each contender and kind of weights, over what varies most: sizes, or bits."""
     rows = [row for row in rows if "failed" not in row]
     over = "side" if len({row["side"] for row in rows}) > 1 else "bits"
+    peak = "peak_rss" if any(row["peak"] is None for row in rows) else "peak"
+    memory = "peak RSS, GB" if peak == "peak_rss" else "peak, GB"
     panels = [
         _panel("seconds", over, _lines(rows, over, lambda row: median(row["seconds"]))),
-        _panel("peak, GB", over, _lines(rows, over, lambda row: _bytes(row) / 1e9)),
+        _panel(memory, over, _lines(rows, over, lambda row: row[peak] / 1e9)),
     ]
     body = "".join(
         f'<g transform="translate({i * WIDTH},0)">{panel}</g>' for i, panel in enumerate(panels)
@@ -26,10 +28,6 @@ def plot(rows: list[dict[str, Any]]) -> str:
     font = 'font-family="sans-serif" font-size="11"'
     paper = '<rect width="100%" height="100%" fill="white"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{paper}{body}</svg>\n'
-
-
-def _bytes(row: dict[str, Any]) -> float:
-    return float(row["peak"] if row["peak"] is not None else row["peak_rss"])
 
 
 def _bits(row: dict[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,24 @@ def race(case: dict[str, Any], contenders: dict[str, str], runs: int) -> dict[st
         for number in range(runs):
             order = list(running)
             for name in reversed(order) if number % 2 else order:
-                _ask(running[name])
-                answer = _answer(running[name])
-                assert answer is not None, name
-                found[name]["seconds"].append(answer["seconds"])
+                answer = _asked(running[name])
+                if answer is None:  # it died on the way
+                    found[name] = {"failed": f"ended with {running.pop(name).wait()}"}
+                else:
+                    found[name]["seconds"].append(answer["seconds"])
         for name, process in running.items():
             assert process.stdin is not None
             process.stdin.close()
-            found[name] |= _answer(process) or {}
+            found[name] |= _answer(process) or {"failed": "said no peaks"}
     return found
 
 
-def _ask(process: "subprocess.Popen[str]") -> None:
+def _asked(process: "subprocess.Popen[str]") -> dict[str, Any] | None:
     assert process.stdin is not None
-    process.stdin.write("\n")
-    process.stdin.flush()
+    with suppress(BrokenPipeError):
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return _answer(process)
 
 
 def _answer(process: "subprocess.Popen[str]") -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ python -m benchmarks.tables
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,34 +17,46 @@ INTRO = """# Benchmarks
 
 Every figure here is in a file of `benchmarks/results`, with its machine, versions, command and
 every sample; `python -m benchmarks.tables` makes this page of them. Weights are random, in the real
-model's shapes, unless a section names a model. **No file has come from a Mac or a CUDA card yet.**
+model's shapes, unless a section names a model. Files so far: {devices}.
 
 To send yours in: `mlx-zimage bench --output NAME.json` (with `--q 4` on a small machine; `--layers
 2` for a quick try), and a pull request that puts it there. `python -m benchmarks --help` tells how
-a stage is raced against diffusers and mflux, `python -m benchmarks.cuda OUT` does all that needs a
-CUDA card.
+a stage is raced against diffusers and mflux, `python -m benchmarks.profile` shows where a step
+spends its time, and `python -m benchmarks.cuda OUT` does all that needs a CUDA card.
 
 Seconds are medians. "peak" is what the library counts of its own arrays, weights included, "RSS"
-the whole process's, which includes making the weights.
+the whole process's, which includes making the weights. A step in a race is one forward as each has
+it: ours has made the caption's refiner and the modulations once for the run.
 """
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Of one race: one for each contender."""
-    ours = next(median(row["seconds"]) for row in rows if row["contender"] == "ours")
-    return [_line(row, ours) for row in rows]
+    ours = [median(row["seconds"]) for row in rows if row["contender"] == "ours" and _ran(row)]
+    return [_line(row, ours[0] if ours else None) for row in rows]
 
 
 def page(folder: Path) -> str:
-    sections = [INTRO]
-    for file in sorted(folder.glob("*.json")):
-        report = json.loads(file.read_text("utf-8"))
-        sections.append(_race(report) if "results" in report else _bench(report))
+    reports = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    count = Counter(_device(report["machine"]) for report in reports)
+    devices = ", ".join(f"{number} from {name}" for name, number in sorted(count.items()))
+    sections = [INTRO.format(devices=devices or "none")]
+    sections += [_race(r) if "results" in r else _bench(r) for r in reports]
     return "\n".join(sections)
 
 
-def _line(row: dict[str, Any], ours: float) -> str:
-    if "failed" in row:
+def _device(machine: dict[str, Any]) -> str:
+    if machine["device"] == "cpu":
+        return "a CPU"
+    return "a Mac" if machine["os"].startswith("Darwin") else "a CUDA card"
+
+
+def _ran(row: dict[str, Any]) -> bool:
+    return "failed" not in row
+
+
+def _line(row: dict[str, Any], ours: float | None) -> str:
+    if not _ran(row):
         return f"| {_title(row)} | {row['contender']} | {row['failed']} | | | | |"
     seconds = row["seconds"]
     cells = [
@@ -51,7 +64,7 @@ def _line(row: dict[str, Any], ours: float) -> str:
         row["contender"],
         f"{median(seconds):.3f}",
         f"{min(seconds):.3f} to {max(seconds):.3f}",
-        f"{median(seconds) / ours:.2f}",
+        "" if ours is None else f"{median(seconds) / ours:.2f}",
         "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f} GB",
         f"{row['peak_rss'] / 1e9:.2f} GB",
     ]
@@ -67,8 +80,9 @@ def _title(row: dict[str, Any]) -> str:
 
 def _head(report: dict[str, Any]) -> str:
     machine = report["machine"]
+    chip = machine["chip"] if machine["device"] == "cpu" else machine["device_name"]
     return (
-        f"## {machine['chip']}, {machine['cores']} cores, {machine['memory_gb']} GB\n\n"
+        f"## {chip or machine['chip']}, {machine['cores']} cores, {machine['memory_gb']} GB\n\n"
         f"{machine['os']}, MLX {machine['mlx']} on the {machine['device']}, mlx-zimage "
         f"{machine['mlx_zimage']}: `{' '.join(report['command'])}`\n"
     )
@@ -78,10 +92,8 @@ def _race(report: dict[str, Any]) -> str:
     rows = report["results"]
     layers = rows[0]["layers"]
     made = [_head(report), f"{layers} layers.\n" if layers else "All layers.\n", HEAD]
-    for start, row in enumerate(rows):
-        if row["contender"] == "ours":
-            case = [r for r in rows[start:] if _title(r) == _title(row)]
-            made += lines(case)
+    for title in dict.fromkeys(map(_title, rows)):
+        made += lines([row for row in rows if _title(row) == title])
     versions = {n: v for row in rows for n, v in row.get("versions", {}).items()}
     said = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return "\n".join([*made, "", f"Versions: {said}.", ""])

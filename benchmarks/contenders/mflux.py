@@ -9,6 +9,9 @@ from serving import case, serve
 asked: dict[str, Any] = case()
 sys.path.pop(0)  # this folder, where `mflux` is this file
 
+if not isinstance(asked["quantize"], int | None):
+    raise SystemExit("mflux is measured in bits alone")
+
 import mlx.core as mx
 from mflux.models.common.config import ModelConfig
 from mlx import nn
@@ -25,8 +28,8 @@ def filled(model: nn.Module) -> nn.Module:
         return (a * 0.02 if a.ndim > 1 else a).astype(dtype)
 
     model.update(tree_map(cast, model.parameters()))
-    if isinstance(bits := asked["quantize"], int):
-        nn.quantize(model, bits=bits, class_predicate=quantized)
+    if asked["quantize"] is not None:
+        nn.quantize(model, bits=asked["quantize"], class_predicate=quantized)
     mx.eval(model.parameters())
     return model
 

@@ -1,5 +1,6 @@
 """What stands around the contenders; they themselves need the real widths."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import json, sys, time
 case = json.loads(sys.argv[1])
 print("a library says something")
 print(json.dumps({"ready": True, "versions": {"fake": "1"}}), flush=True)
-for _ in sys.stdin:
+for number, _ in enumerate(sys.stdin):
+    if number == case.get("dies"):
+        sys.exit(4)
     with open(case["log"], "a") as log:
         print(case["names"][__file__[-4]], file=log)
     print(json.dumps({"seconds": 0.5}), flush=True)
@@ -39,6 +42,14 @@ def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found["C"] == {"failed": "ended with 3"}
 
 
+def test_a_contender_that_dies_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text(FAKE)
+    monkeypatch.setattr(race_module, "ROOM", tmp_path)
+    monkeypatch.setattr(race_module, "FILES", {"A": "a.py"})
+    case = {"log": str(tmp_path / "log"), "names": {"a": "A"}, "dies": 1}
+    assert race(case, {"A": sys.executable}, 3) == {"A": {"failed": "ended with 4"}}
+
+
 @pytest.mark.parametrize("over", ["side", "quantize"])
 def test_plot(over: str) -> None:
     values: tuple[Any, ...] = (512, 1024) if over == "side" else (4, 8, None)
@@ -49,6 +60,47 @@ def test_plot(over: str) -> None:
     picture = ElementTree.fromstring(plot(rows))
     lines = [line for line in picture.iter() if line.tag.endswith("polyline")]
     assert [len(line.attrib["points"].split()) for line in lines] == [len(values)] * 2
+
+
+MACHINE = {
+    "chip": "a chip",
+    "cores": 2,
+    "memory_gb": 25.3,
+    "device": "cpu",
+    "device_name": "",
+    "os": "Linux",
+    "mlx": "0.32",
+    "mlx_zimage": "0.1",
+}
+
+
+def test_page(tmp_path: Path) -> None:
+    row = {"stage": "step", "side": 512, "dtype": "float32", "quantize": None, "batch": 1}
+    row |= {"tokens": 60, "layers": 4, "versions": {"mlx": "0.32"}}
+    ours = {"contender": "ours", "seconds": [3.0, 2.0, 4.0], "peak": 10**9, "peak_rss": 2 * 10**9}
+    peer = {"contender": "diffusers", "seconds": [6.0], "peak": None, "peak_rss": 3 * 10**9}
+    broken = {"contender": "mflux", "failed": "ended with 1"}
+    race = {"machine": MACHINE, "command": ["python", "x"]}
+    race["results"] = [{**row, **each} for each in (ours, peer, broken)]
+    stages = [{"name": "step", "seconds": [2.0, 3.0], "peak": 4 * 10**9}]
+    picture = {"width": 64, "height": 32, "batch": 2, "stages": stages}
+    picture |= {"step_flops": 10**9, "peak_rss": 5 * 10**9}
+    bench = {"machine": {**MACHINE, "device": "gpu", "os": "Darwin 15"}, "command": ["y"]}
+    bench |= {"model": "demo", "quantize": 4, "dtype": "bfloat16", "memory": "staged"}
+    bench |= {"gemm_flops": 8 * 10**8, "pictures": [picture]}
+    for name, report in (("a", race), ("b", bench)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    found = page(tmp_path)
+    assert "Files so far: 1 from a CPU, 1 from a Mac." in found
+    assert (
+        "| step 512², float32 | ours | 3.000 | 2.000 to 4.000 | 1.00 | 1.00 GB | 2.00 GB |" in found
+    )
+    assert (
+        "| step 512², float32 | diffusers | 6.000 | 6.000 to 6.000 | 2.00 |  | 3.00 GB |" in found
+    )
+    assert "| step 512², float32 | mflux | ended with 1 | | | | |" in found
+    assert "| 64x32, 2 at once | step | 2.50 | 2.00 to 3.00 | 4.00 GB |" in found
+    assert "| 64x32, 2 at once | share of that rate in a step | 50% | | RSS 5.00 GB |" in found
 
 
 def test_every_figure_of_the_page_is_in_a_file() -> None:
