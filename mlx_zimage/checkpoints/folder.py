@@ -237,7 +237,7 @@ def _packed(
 ) -> list[tuple[str, mx.array]]:
     """Quantized piece by piece: the whole of its numbers is never in memory."""
     pieces: list[list[mx.array]] = []
-    for start, stop in tensor.spans():
+    for start, stop in [(0, tensor.shape[0])] if tensor.packing == packing else tensor.spans():
         pieces.append(pack(tensor, packing, dtype, start, stop))
         mx.eval(pieces[-1])
     filled = []
