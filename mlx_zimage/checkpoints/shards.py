@@ -3,8 +3,9 @@
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,31 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "copy or download it again"
 
 
+class Whole:
+    """Whole tensors by MLX's own reader, twice as fast. It reads one when it is evaluated."""
+
+    def __init__(self, file: Path):
+        self._file = file
+        self._arrays: dict[str, mx.array] = {}
+        self._can = file.suffix == ".safetensors"
+        self._lock = threading.Lock()
+
+    def take(self, name: str) -> mx.array | None:
+        """None where the file, or what has become of it, is not for that reader."""
+        with self._lock:
+            if self._can and name not in self._arrays:
+                try:
+                    self._arrays = dict(mx.load(str(self._file), stream=mx.cpu))  # type: ignore[arg-type]
+                except RuntimeError:  # it holds a type that MLX lacks
+                    self._can = False
+            array = self._arrays.pop(name, None)  # kept, it would keep what it has read
+            try:
+                mx.eval([] if array is None else array)
+            except RuntimeError:
+                return None
+            return array
+
+
 @dataclass(frozen=True)
 class Entry:
     """One tensor as the header describes it."""
@@ -40,6 +66,7 @@ class Entry:
     start: int  # within the file
     stop: int
     stamp: tuple[int, int] = (0, 0)  # the file's size and time when its header was read
+    whole: Whole | None = field(default=None, compare=False, repr=False)
 
     @property
     def where(self) -> str:
@@ -59,6 +86,11 @@ class Entry:
     def rows(self, start: int, stop: int) -> mx.array:
         """As stored, in MLX's type."""
         shape = (stop - start, *self.shape[1:]) if self.shape else ()
+        if self.whole is not None and shape == self.shape:
+            array = self.whole.take(self.name)
+            _check_unchanged(self.file, self.stamp)
+            if array is not None and array.shape == shape:
+                return array
         kind = {1: np.uint8, 2: np.uint16, 4: np.uint32}[SIZES[self.dtype]]
         words = mx.array(self.raw(start, stop).view(kind))
         return words.view((FLOATS | WORDS)[self.dtype]).reshape(shape)
@@ -69,16 +101,25 @@ def read_bytes(file: Path, start: int, length: int, stamp: tuple[int, int]) -> n
     raw = np.empty(length, np.uint8)
     try:
         with file.open("rb", buffering=0) as handle:
-            state = os.fstat(handle.fileno())
             handle.seek(start)
             done = 0
             while done < length and (count := handle.readinto(raw.data[done:])):
                 done += count
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
-    if done < length or (state.st_size, state.st_mtime_ns) != stamp:
-        raise CheckpointError(f"{file} was changed while it was being read; start again")
+    _check_unchanged(file, stamp)
+    if done < length:
+        raise CheckpointError(f"{file} ended before its last tensor did; {AGAIN}")
     return raw
+
+
+def _check_unchanged(file: Path, stamp: tuple[int, int]) -> None:
+    try:
+        state = file.stat()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
+    if (state.st_size, state.st_mtime_ns) != stamp:
+        raise CheckpointError(f"{file} was changed while it was being read; start again")
 
 
 def read_header(file: Path) -> dict[str, Entry]:
@@ -96,8 +137,9 @@ def read_header(file: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{file} cannot be read: {error}; {AGAIN}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{file}: the header must be a JSON object; {AGAIN}")
+    whole = Whole(file)
     entries = {
-        key: _entry(file, key, value, 8 + length, stamp)
+        key: replace(_entry(file, key, value, 8 + length, stamp), whole=whole)
         for key, value in header.items()
         if key != "__metadata__"
     }

@@ -49,18 +49,10 @@ def bench(
     if output is not None:
         check_writable(output, ".json", overwrite=overwrite)
     zimage, checkpoint = _opened(model, revision, bits(q), layers, dtype, memory)
-    made = zimage.capabilities()
-    report: dict[str, Any] = {
-        "machine": describe(),
-        "command": command("mlx-zimage", *sys.argv[1:]),
-        "model": _random(checkpoint) if model is None else command(model)[0],
-        **{key: getattr(made, key) for key in ("dtype", "quantize", "memory")},
-        "gemm_flops": gemm_rate(DTYPES[made.dtype]),
-        "pictures": [],
-    }
+    report = _begun(zimage, checkpoint, model)
     if not json:
         _show_machine(report)
-    for side in size or [made.width]:
+    for side in size or [checkpoint.default_side]:
         prompt = PROMPT if batch == 1 else (PROMPT,) * batch
         request = Request(prompt, width=side, height=side, steps=steps, seed=0, guidance=0)
         measured = measure(zimage, checkpoint, request, runs)
@@ -68,6 +60,20 @@ def bench(
         if not json:
             _show(measured, report["gemm_flops"])
     _save(report, output, overwrite, json)
+
+
+def _begun(zimage: ZImage, checkpoint: Checkpoint, model: str | None) -> dict[str, Any]:
+    """The report, but for its pictures."""
+    made = zimage.capabilities()
+    random = f"random weights, {checkpoint.transformer.n_layers} layers"
+    return {
+        "machine": describe(),
+        "command": command("mlx-zimage", *sys.argv[1:]),
+        "model": random if model is None else command(model)[0],
+        **{key: getattr(made, key) for key in ("dtype", "quantize", "memory")},
+        "gemm_flops": gemm_rate(DTYPES[made.dtype]),
+        "pictures": [],
+    }
 
 
 def _save(report: dict[str, Any], output: Path | None, overwrite: bool, shown: bool) -> None:
@@ -93,10 +99,6 @@ def _opened(
         quantization = None if quantize is None else Quantization.parse(quantize)
     parts = Parts(checkpoint, quantization, dtype, memory)
     return ZImage(checkpoint, parts, quantize), checkpoint
-
-
-def _random(checkpoint: Checkpoint) -> str:
-    return f"random weights, {checkpoint.transformer.n_layers} layers"
 
 
 def _show_machine(report: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ Notable:
   and a block is called with those of its step;
 - float16 ends at 65504, and the real weights drive the attention's output past 1e5 and the
   feed-forward past 1e6. Both end in a norm, which does not see a factor: in float16 they run
-  HEADROOM times as small, with an epsilon to match.
+  HEADROOM times as large, with an epsilon to match; and so do captions, which begin with one.
 """
 
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class FeedForward(nn.Module):
         return self.w2(nn.silu(self.w1(x)) * up)
 
 
-class OutNorm(nn.RMSNorm):
+class ScaledNorm(nn.RMSNorm):
     """Of what has been made `headroom` times as large."""
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -108,9 +108,9 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
         self.attention_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.attention_norm2 = OutNorm(config.dim, eps=config.norm_eps)
+        self.attention_norm2 = ScaledNorm(config.dim, eps=config.norm_eps)
         self.ffn_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.ffn_norm2 = OutNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm2 = ScaledNorm(config.dim, eps=config.norm_eps)
         if modulated:
             self.adaLN_modulation = [Linear(config.adaln_dim, 4 * config.dim)]
 

@@ -19,7 +19,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from .blocks import Block, FinalLayer, Modulation, TimestepEmbedder
+from .blocks import Block, FinalLayer, Modulation, ScaledNorm, TimestepEmbedder, headroom
 from .layers import Linear
 from .positions import Rope, caption_positions, image_positions, tables
 from .transformer_config import PATCH_SIZE, SEQUENCE_MULTIPLE, TransformerConfig
@@ -66,7 +66,7 @@ class ZImageTransformer(nn.Module):
         self.all_final_layer = {key: FinalLayer(config, w) for key, w in widths.items()}
         self.t_embedder = TimestepEmbedder(config)
         self.cap_embedder = [
-            nn.RMSNorm(config.cap_feat_dim, eps=config.norm_eps),
+            ScaledNorm(config.cap_feat_dim, eps=config.norm_eps),
             Linear(config.cap_feat_dim, config.dim),
         ]
         self.x_pad_token = mx.zeros((1, config.dim))
@@ -146,10 +146,9 @@ class ZImageTransformer(nn.Module):
 
     def _refine(self, caption: mx.array) -> mx.array:
         norm, linear = self.cap_embedder
-        # A caption may pass float16's end; what the norm makes of it does not.
-        kind = mx.float32 if self.dtype == mx.float16 else self.dtype
-        normal = norm(caption[None].astype(kind)).astype(self.dtype)
-        x = _pad(linear(normal), self.cap_pad_token)
+        if (factor := headroom(self.dtype)) != 1:
+            caption = caption * factor
+        x = _pad(linear(norm(caption[None].astype(self.dtype))), self.cap_pad_token)
         rope = self._rope(caption_positions(x.shape[1])[None])
         for block in self.context_refiner:
             x = block(x, rope)

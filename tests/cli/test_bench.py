@@ -1,8 +1,9 @@
 """`bench`, on small models."""
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from mlx_zimage.bench import machine
 
 
 @pytest.fixture(autouse=True)
-def small_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A program leaves Ctrl-C ignored when it ends; and its matrix product takes seconds."""
     monkeypatch.setattr(machine, "GEMM", (256, 256, 256))
+    kept = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, kept)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
