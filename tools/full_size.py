@@ -20,14 +20,14 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_zimage.bench.synthetic import filled, random_tile
 from mlx_zimage.checkpoints.convert import STEM, STEMS
 from mlx_zimage.checkpoints.folder import Checkpoint
 from mlx_zimage.checkpoints.parts import DTYPES
-from mlx_zimage.checkpoints.tensors import PARTS, Tensor
+from mlx_zimage.checkpoints.tensors import PARTS
 from mlx_zimage.checkpoints.writer import outputs, write
 from tools.recipes import of_configs
 
-SCALE = 0.02  # of the weights
 BLOCK = 1 << 24  # bytes that are read or written at once
 
 
@@ -62,22 +62,13 @@ def _write_source(configs: Path, out: Path, dtype: str) -> None:
     shutil.rmtree(part_folder, ignore_errors=True)
     weights = ("*.safetensors", "*.safetensors.index.json")
     shutil.copytree(configs, part_folder, ignore=shutil.ignore_patterns(*weights))
-    tile = (mx.random.normal((1 << 22,), key=mx.random.key(0)) * SCALE).astype(DTYPES[dtype])
+    tile = random_tile().astype(DTYPES[dtype])
     for part in PARTS:
-        tensors = {key: _random(tensor, tile) for key, tensor in of_configs(part, configs).items()}
+        tensors = filled(of_configs(part, configs), tile)
         items = outputs(tensors, {}, DTYPES[dtype])
         for _ in write(part_folder / part, STEMS.get(part, STEM), items):
             mx.clear_cache()
     part_folder.rename(out)
-
-
-def _random(like: Tensor, tile: mx.array) -> Tensor:
-    def rows(start: int, stop: int) -> mx.array:
-        shape = (stop - start, *like.shape[1:])
-        count = (stop - start) * like.count // max(like.shape[0], 1)
-        return mx.concatenate([tile] * -(-count // tile.size))[:count].reshape(shape)
-
-    return Tensor(like.where, like.shape, like.kind, like.place, rows)
 
 
 def _measured(source: Path, out: Path, choice: str) -> tuple[float, int]:

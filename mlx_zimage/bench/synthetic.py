@@ -78,13 +78,13 @@ def synthetic(quantize: int | str | None = None, layers: int | None = None) -> C
     text_encoder = TextEncoderConfig.from_dict(configs["text_encoder"])
     transformer = TransformerConfig.from_dict(configs["transformer"])
     vae = AutoencoderConfig.from_dict(configs["vae"])
-    tile = mx.random.normal((TILE,), key=mx.random.key(SEED)) * DEVIATION
+    tile = random_tile()
     models: dict[Part, nn.Module] = {
         "text_encoder": TextEncoder(text_encoder, whole=True),
         "transformer": ZImageTransformer(transformer),
         "vae": Autoencoder(vae),
     }
-    weights = {part: _filled(shapes(model), tile) for part, model in models.items()}
+    weights = {part: filled(shapes(model), tile) for part, model in models.items()}
     if quantize is not None:
         asked = Quantization.parse(quantize)
         for part, tensors in weights.items():
@@ -95,6 +95,10 @@ def synthetic(quantize: int | str | None = None, layers: int | None = None) -> C
                 tensors[key] = _packed(tensors[key], asked.packing, packed)
     path = Path("random weights")
     return Checkpoint(path, DEMO, text_encoder, transformer, vae, weights)
+
+
+def random_tile() -> mx.array:
+    return mx.random.normal((TILE,), key=mx.random.key(SEED)) * DEVIATION
 
 
 def shapes(model: nn.Module) -> dict[str, Tensor]:
@@ -110,8 +114,8 @@ def _no_numbers(start: int, stop: int) -> mx.array:
     raise NotImplementedError
 
 
-def _filled(tensors: Mapping[str, Tensor], tile: mx.array) -> dict[str, Tensor]:
-    """Norms are ones, so that what passes them stays as it is."""
+def filled(tensors: Mapping[str, Tensor], tile: mx.array) -> dict[str, Tensor]:
+    """With a tile of numbers, over and over; norms with ones."""
 
     def rows(shape: tuple[int, ...]) -> Callable[[int, int], mx.array]:
         def read(start: int, stop: int) -> mx.array:

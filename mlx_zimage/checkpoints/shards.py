@@ -31,7 +31,7 @@ AGAIN = "copy or download it again"
 
 
 class Whole:
-    """Whole tensors by MLX's own reader, twice as fast. It reads one when it is evaluated."""
+    """Whole tensors by MLX's own reader, which copies less. It reads one when it is evaluated."""
 
     def __init__(self, file: Path):
         self._file = file
@@ -44,7 +44,7 @@ class Whole:
         with self._lock:
             if self._can and name not in self._arrays:
                 try:
-                    self._arrays = dict(mx.load(str(self._file), stream=mx.cpu))  # type: ignore[arg-type]
+                    self._arrays = dict(mx.load(str(self._file), stream=mx.cpu))  # type: ignore[arg-type]  # a dict, of such files
                 except RuntimeError:  # it holds a type that MLX lacks
                     self._can = False
             array = self._arrays.pop(name, None)  # kept, it would keep what it has read

@@ -54,7 +54,7 @@ def test_measured_once_on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_in_parts(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of unequal size too. Measured on a CPU: 1.2e-7 at most."""
+    """Of unequal size too. Measured on a CPU: 0."""
     q, k, v = (mx.random.normal((2, 3, 50, 16), key=mx.random.key(i)) for i in range(3))
     mask = mx.arange(50) < mx.array([50, 41])[:, None, None, None] if masked else None
     whole = layers.attention(q, k, v, scale=0.25, mask=mask)
