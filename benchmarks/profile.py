@@ -19,6 +19,7 @@ from mlx import nn
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.checkpoints.parts import DTYPES
 from mlx_zimage.models import layers
+from mlx_zimage.models.quantized import QuantizedLinear
 
 TOKENS = 60
 
@@ -71,9 +72,7 @@ def _profile(step: Callable[[], None]) -> dict[str, float]:
     product = "matrix products"
     with (
         patch.object(nn.Linear, "__call__", timed(product, nn.Linear.__call__)),
-        patch.object(
-            layers.QuantizedLinear, "__call__", timed(product, layers.QuantizedLinear.__call__)
-        ),
+        patch.object(QuantizedLinear, "__call__", timed(product, QuantizedLinear.__call__)),
         patch("mlx_zimage.models.blocks.attention", timed("attention", layers.attention)),
         patch.object(nn, "silu", timed("activation", nn.silu)),
     ):

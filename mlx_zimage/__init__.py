@@ -1,6 +1,6 @@
 """Z-Image on Apple's MLX: `ZImage.load(...)`, then `generate` or `stream`."""
 
-from . import blas as blas  # before MLX
+from . import linux as linux  # before MLX
 from .checkpoints.download import Downloaded, download
 from .checkpoints.estimate import Estimate
 from .errors import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from ..models import autoencoder, layers
+from ..models import autoencoder, layers, quantized
 from ..models.autoencoder import AutoencoderConfig
 from ..models.text_encoder import TextEncoderConfig
 from ..models.transformer_config import SEQUENCE_MULTIPLE
@@ -138,7 +138,7 @@ def _decoding(config: AutoencoderConfig, weights: Weights, picture: Picture) -> 
 
 def _unpacked(weights: Weights) -> float:
     """On a CPU alone unpacking is sure to be the faster way."""
-    return UNPACKED * layers.UNPACKED if weights.quantized and _on_cpu() else 0.0
+    return UNPACKED * quantized.UNPACKED if weights.quantized and _on_cpu() else 0.0
 
 
 def _on_cpu() -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 
+from .. import linux
 from ..errors import RequestError
 from ..models.autoencoder import Autoencoder
 from ..models.text_encoder import TextEncoder
@@ -92,16 +93,22 @@ class Parts:
     def done(self) -> None:
         """A phase is over, and all that it made is evaluated."""
         if not self.keeps:
-            mx.clear_cache()
+            _give_back()
 
     def clear(self) -> None:
         with self._lock:
             self._loaded.clear()
-        mx.clear_cache()
+        _give_back()
 
     def _as_loaded(self, picture: Picture) -> Picture:
         """A text encoder that is there takes room, whether it is used or not."""
         return replace(picture, encodes=picture.encodes or "text_encoder" in self._loaded)
+
+
+def _give_back() -> None:
+    """What freed arrays leave behind, on a GPU and on a Linux CPU."""
+    mx.clear_cache()
+    linux.give_back()
 
 
 def part_dtypes(dtype: mx.Dtype) -> dict[Part, mx.Dtype]:

@@ -6,7 +6,7 @@ import mlx.core as mx
 import pytest
 from mlx import nn
 
-from mlx_zimage.models import layers
+from mlx_zimage.models import layers, quantized
 from mlx_zimage.models.layers import Linear
 
 
@@ -30,7 +30,7 @@ def test_unpacked_or_not(
     layer, x = _layer(mode, bits, group, bias), mx.random.normal((2, 9, 256), key=mx.random.key(2))
     found = []
     for least in (1, 1000):
-        monkeypatch.setattr(layers, "_unpacks_from", lambda *_, least=least: least)
+        monkeypatch.setattr(quantized, "_unpacks_from", lambda *_, least=least: least)
         found.append(layer(x))
     assert found[0].shape == (2, 9, 128) and found[0].dtype == found[1].dtype
     error = mx.linalg.norm(found[0] - found[1]) / mx.linalg.norm(found[1])
@@ -38,15 +38,30 @@ def test_unpacked_or_not(
     assert error.item() < 1e-6
 
 
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+@pytest.mark.parametrize(
+    ("mode", "bits", "group"),
+    [("affine", 3, 64), ("affine", 4, 32), ("affine", 4, 128), ("affine", 8, 64), ("mxfp8", 8, 32)],
+)
+def test_unpacks_as_mlx_does(mode: str, bits: int, group: int, dtype: mx.Dtype) -> None:
+    """To the bit."""
+    matrix = mx.random.normal((12, 256), key=mx.random.key(0)).astype(dtype)
+    words, scales, *bias = mx.quantize(matrix, group, bits, mode=mode)
+    given = words, scales, bias[0] if bias else None, group, bits
+    expected = mx.dequantize(*given, mode=mode, dtype=dtype)
+    found = quantized.unpack(*given, mode, dtype)
+    assert found.dtype == dtype and mx.array_equal(found, expected)
+
+
 def test_measured_once_on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    layers._unpacks_from.cache_clear()
-    kept, runs = layers._seconds, []
-    monkeypatch.setattr(layers, "_seconds", lambda *given: runs.append(1) or kept(*given))
+    quantized._unpacks_from.cache_clear()
+    kept, runs = quantized._seconds, []
+    monkeypatch.setattr(quantized, "_seconds", lambda *given: runs.append(1) or kept(*given))
     layer = _layer("affine", 4, 64)
     for _ in range(3):
         layer(mx.ones((600, 256)))
     assert 2 <= len(runs) <= 6
-    found = layers._unpacks_from("affine", 4, 64, mx.float32, layers._device())
+    found = quantized._unpacks_from("affine", 4, 64, mx.float32, str(mx.default_device()))
     print(f"unpacks from {found} rows")
     if mx.default_device().type == mx.DeviceType.cpu:
         assert found <= 64  # measured: 8, and 50 times as fast at 1024
