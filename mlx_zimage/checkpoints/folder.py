@@ -6,7 +6,8 @@ time is cast, turned and quantized, and what it came from is dropped.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from .hub import locate
 from .quantize import Packings, Quantization, pack, prepare, stored
 from .shards import FLOATS, find_weights, read_json, tensors
 from .streaming import BLOCKS, EMBEDDING, Streamed, StreamedEmbedding, put, take_blocks
-from .tensors import PARTS, Packing, Part, Tensor
+from .tensors import BATCH, PARTS, Packing, Part, Tensor
 
 BASE = "turbo"
 """Where files that are not a whole checkpoint have the rest from, unless told."""
@@ -218,18 +219,43 @@ def _filled(
     prefix: str = "",
     wanted: Callable[[str], bool] = lambda key: True,
 ) -> list[tuple[str, mx.array]]:
-    """Read in the files' order, each evaluated before the next; keys without `prefix`."""
+    """Read in the files' order, some side by side; keys without `prefix`."""
     filled: list[tuple[str, mx.array]] = []
-    for key, tensor in sorted(tensors.items(), key=lambda item: item[1].place):
-        if not wanted(key):
-            continue
-        path = key.removesuffix(".weight")
-        if path in packings:
-            filled += _packed(path, tensor, packings[path], dtype)
-        else:
-            filled.append((key, _turned(tensor.read().astype(dtype))))
-        mx.eval(filled[-1][1])
+    left = {key: tensor for key, tensor in tensors.items() if wanted(key)}
+    for some in _batches(left):
+        _read_ahead(some, packings, dtype)
+        for key, tensor in some.items():
+            path = key.removesuffix(".weight")
+            if path in packings:
+                filled += _packed(path, tensor, packings[path], dtype)
+            else:
+                filled.append((key, _turned(tensor.read().astype(dtype))))
+            mx.eval(filled[-1][1])
     return [(key.removeprefix(prefix), array) for key, array in filled]
+
+
+def _batches(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    some: dict[str, Tensor] = {}
+    for key, tensor in sorted(tensors.items(), key=lambda item: item[1].place):
+        if some and sum(t.count for t in some.values()) + tensor.count > BATCH:
+            yield some
+            some = {}
+        some[key] = tensor
+    yield some
+
+
+def _read_ahead(tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype) -> None:
+    """Those that stay as they are stored, so that no more is in memory than will be. What goes
+    wrong here is told when each is read."""
+
+    def stays(key: str, tensor: Tensor) -> bool:
+        packing = packings.get(key.removesuffix(".weight"))
+        cast = packing is None and FLOATS.get(tensor.kind) != dtype
+        return tensor.packing == packing and not cast
+
+    staying = [tensor for key, tensor in tensors.items() if stays(key, tensor)]
+    with suppress(RuntimeError):
+        mx.eval([array for tensor in staying for array in tensor.ahead()])
 
 
 def _packed(

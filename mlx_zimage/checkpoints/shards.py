@@ -3,7 +3,6 @@
 import json
 import os
 import struct
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from .tensors import Packing, Tensor
+from .whole import Whole
 
 MAX_HEADER = 100_000_000  # bytes; what the format's own library allows
 SIZES = {
@@ -28,31 +28,6 @@ FLOATS = {"F16": mx.float16, "BF16": mx.bfloat16, "F32": mx.float32}
 WORDS = {"U8": mx.uint8, "U32": mx.uint32}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "copy or download it again"
-
-
-class Whole:
-    """Whole tensors by MLX's own reader, which copies less. It reads one when it is evaluated."""
-
-    def __init__(self, file: Path):
-        self._file = file
-        self._arrays: dict[str, mx.array] = {}
-        self._can = file.suffix == ".safetensors"
-        self._lock = threading.Lock()
-
-    def take(self, name: str) -> mx.array | None:
-        """None where the file, or what has become of it, is not for that reader."""
-        with self._lock:
-            if self._can and name not in self._arrays:
-                try:
-                    self._arrays = dict(mx.load(str(self._file), stream=mx.cpu))  # type: ignore[arg-type]  # a dict, of such files
-                except RuntimeError:  # it holds a type that MLX lacks
-                    self._can = False
-            array = self._arrays.pop(name, None)  # kept, it would keep what it has read
-            try:
-                mx.eval([] if array is None else array)
-            except RuntimeError:
-                return None
-            return array
 
 
 @dataclass(frozen=True)
@@ -82,6 +57,11 @@ class Entry:
         first = self.start + start * width
         length = (stop - start) * width if self.shape else self.stop - self.start
         return read_bytes(self.file, first, length, self.stamp)
+
+    def ahead(self) -> list[mx.array]:
+        """What `rows` will take when it is asked for all of them."""
+        array = None if self.whole is None else self.whole.lazy(self.name)
+        return [] if array is None else [array]
 
     def rows(self, start: int, stop: int) -> mx.array:
         """As stored, in MLX's type."""
@@ -283,8 +263,15 @@ def tensors(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> dict[str
 
 def plain(entry: Entry) -> Tensor:
     """As it is stored."""
-    place, readable = (str(entry.file), entry.start), entry.dtype in FLOATS
-    return Tensor(entry.where, entry.shape, entry.dtype, place, entry.rows, readable=readable)
+    return Tensor(
+        entry.where,
+        entry.shape,
+        entry.dtype,
+        (str(entry.file), entry.start),
+        entry.rows,
+        readable=entry.dtype in FLOATS,
+        ahead=entry.ahead,
+    )
 
 
 def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) -> Tensor:
@@ -311,6 +298,9 @@ def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) 
     def packed_rows(start: int, stop: int) -> list[mx.array]:
         return [entry.rows(start, stop) for entry in arrays]
 
+    def ahead() -> list[mx.array]:
+        return [array for entry in arrays for array in entry.ahead()]
+
     def numbers(start: int, stop: int) -> mx.array:
         weight, scales, *biases = packed_rows(start, stop)
         size, bits = packing.group_size, packing.bits
@@ -320,7 +310,9 @@ def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) 
 
     place = (str(weight.file), weight.start)
     shape = (rows, width)
-    return Tensor(weight.where, shape, packing.mode, place, numbers, packing, packed_rows)
+    return Tensor(
+        weight.where, shape, packing.mode, place, numbers, packing, packed_rows, ahead=ahead
+    )
 
 
 def _packing(weight: Entry, path: str, config: Mapping[str, Any]) -> Packing:

@@ -22,6 +22,7 @@ GROUP_SIZES = {
 }
 """What MLX can compute with: by mode and bits, the usual group size first."""
 CHUNK = 8_000_000  # numbers that are read at once
+BATCH = 1 << 27  # numbers of whole tensors that are read side by side
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Tensor:
     packing: Packing | None = None
     packed_rows: Callable[[int, int], list[mx.array]] | None = None
     readable: bool = True  # its kind is one that `rows` can read
+    ahead: Callable[[], list[mx.array]] = list  # to evaluate before all of it is read
 
     @property
     def count(self) -> int:
@@ -82,4 +84,5 @@ class Tensor:
             place=(self.place[0], self.place[1] + start),
             rows=lambda a, b: self.rows(start + a, start + b),
             packed_rows=packed and (lambda a, b: packed(start + a, start + b)),
+            ahead=list,
         )

@@ -1,6 +1,7 @@
 """Folders in the official layout: their true traits, and every way they can be broken."""
 
 import contextlib
+import gc
 import json
 import shutil
 import struct
@@ -16,7 +17,7 @@ from mlx_zimage import CheckpointError, ZImage
 from mlx_zimage.checkpoints.estimate import Weights
 from mlx_zimage.checkpoints.folder import Checkpoint, _packed
 from mlx_zimage.checkpoints.shards import read_header
-from mlx_zimage.checkpoints.tensors import Packing, Tensor
+from mlx_zimage.checkpoints.tensors import Packing, Part, Tensor
 from tests.checkpoints.broken import (
     copy,
     drop_tensor,
@@ -89,6 +90,30 @@ def test_a_tied_head_that_was_saved_is_left(folder: Path) -> None:
         ),
     )
     Checkpoint.open(folder)
+
+
+@pytest.mark.parametrize("change", ["shorter", "longer", "gone"])
+def test_files_that_change_after_they_were_opened(folder: Path, change: str) -> None:
+    opened = Checkpoint.open(folder)
+    file = shards(folder / "transformer")[1]
+    data = file.read_bytes()
+    file.unlink()
+    if change != "gone":
+        file.write_bytes(data[:-1000] if change == "shorter" else data + b"x")
+    with pytest.raises(CheckpointError, match=r"was changed while it was|cannot be read"):
+        opened.load_transformer(mx.float32, None)
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "transformer"])
+def test_what_was_read_ahead_is_there_once(folder: Path, part: Part) -> None:
+    opened = Checkpoint.open(folder)
+    dtype = mx.bfloat16 if part == "text_encoder" else mx.float32  # as the files have them
+    gc.collect()
+    before = mx.get_active_memory()
+    model = getattr(opened, f"load_{part}")(dtype, None)
+    mx.eval(model.parameters())
+    held = mx.get_active_memory() - before
+    assert held == pytest.approx(Weights.of(opened, part, dtype, {}).whole, rel=0.05)  # 0.014
 
 
 def test_loading_peaks_below_one_and_a_half_models(checkpoint: Callable[[str], Path]) -> None:

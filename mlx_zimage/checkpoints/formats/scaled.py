@@ -66,7 +66,7 @@ def _widened(tensor: Tensor, entry: Entry, scale: np.ndarray) -> Tensor:
         numbers = table[entry.raw(start, stop)].reshape(len(own), -1) * own[:, None]
         return mx.array(numbers).reshape(shape)
 
-    return replace(tensor, rows=rows, readable=True)
+    return replace(tensor, rows=rows, readable=True, ahead=list)
 
 
 def _scale(name: str, entry: Entry, entries: Mapping[str, Entry]) -> np.ndarray:
