@@ -13,9 +13,10 @@ transformer's joint stream and the text encoder shorter.
 A step is one forward, as each has it: ours has made the caption's refiner and the modulations
 beforehand, once for a run, which the peers do in each step.
 
-Seconds are medians, with the least and the most. "peak" is what the library counts of its arrays
-from the first run on, "RSS" the whole process's, which includes making the weights. Whole pictures,
-loading and peak memory by stage: `mlx-zimage bench`.
+Seconds are medians, with the least and the most. GFLOP/s are the least operations that the stage
+can cost, over those seconds: where they stay the same, time grows as the work does. "peak" is what
+the library counts of its arrays from the first run on, "RSS" the whole process's, which includes
+making the weights. Whole pictures, loading and peak memory by stage: `mlx-zimage bench`.
 """
 
 import argparse
@@ -25,7 +26,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mlx_zimage.bench import work
 from mlx_zimage.bench.machine import command, describe
+from mlx_zimage.bench.synthetic import synthetic
 
 from .plot import plot
 from .race import race
@@ -52,7 +55,8 @@ def main() -> None:
             "compile": options.compile,
         }
         found = race(case, contenders, options.runs)
-        made = [{"contender": name, **case, **result} for name, result in found.items()]
+        count = {"flops": _flops(case)}
+        made = [{"contender": name, **case, **count, **result} for name, result in found.items()]
         print("\n".join(lines(made)), flush=True)
         rows += made
         asked = command("python", "-m", "benchmarks", *sys.argv[1:])
@@ -62,6 +66,15 @@ def main() -> None:
             options.output.write_text(text + "\n", "utf-8")
     if options.plot:
         options.plot.write_text(plot(rows), "utf-8")
+
+
+def _flops(case: dict[str, Any]) -> int | None:
+    """Of matrix products and attention; convolutions are not counted."""
+    checkpoint, tokens, side = synthetic(None, case["layers"]), case["tokens"], case["side"]
+    batch: int = case["batch"]
+    if case["stage"] == "step":
+        return batch * work.forward(checkpoint, tokens, side, side)
+    return work.encoding(checkpoint, tokens) if case["stage"] == "text" else None
 
 
 def _options() -> argparse.Namespace:

@@ -49,9 +49,13 @@ def race(case: dict[str, Any], contenders: dict[str, str], runs: int) -> dict[st
 
 def _asked(process: "subprocess.Popen[str]") -> dict[str, Any] | None:
     assert process.stdin is not None
-    with suppress(BrokenPipeError):
+    try:
         process.stdin.write("\n")
         process.stdin.flush()
+    except BrokenPipeError:  # it died since it answered
+        with suppress(BrokenPipeError):
+            process.stdin.close()  # else its end would try to flush that line
+        return None
     return _answer(process)
 
 

@@ -1,4 +1,4 @@
-"""Results as tables, and docs/benchmarks.md from all that lie in benchmarks/results.
+"""Results as tables, and docs/benchmarks.md with its plots from all that lie in benchmarks/results.
 
 python -m benchmarks.tables
 """
@@ -9,10 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from .plot import plot
+
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-HEAD = """| case | contender | seconds | least to most | against ours | peak | RSS |
-|---|---|---|---|---|---|---|"""
+PLOTS = PAGE.parent / "benchmarks"
+HEAD = """| case | contender | seconds | least to most | GFLOP/s | against ours | peak | RSS |
+|---|---|---|---|---|---|---|---|"""
 INTRO = """# Benchmarks
 
 Every figure here is in a file of `benchmarks/results`, with its machine, versions, command and
@@ -26,7 +29,8 @@ spends its time, and `python -m benchmarks.cuda OUT` does all that needs a CUDA 
 
 Seconds are medians. "peak" is what the library counts of its own arrays, weights included, "RSS"
 the whole process's, which includes making the weights. A step in a race is one forward as each has
-it: ours has made the caption's refiner and the modulations once for the run.
+it: ours has made the caption's refiner and the modulations once for the run. GFLOP/s are the least
+operations that the stage can cost, over its seconds.
 """
 
 
@@ -37,12 +41,31 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def page(folder: Path) -> str:
-    reports = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
+    reports = [json.loads(file.read_text("utf-8")) for file in _files(folder)]
+    drawn = plots(folder)
     count = Counter(_device(report["machine"]) for report in reports)
     devices = ", ".join(f"{number} from {name}" for name, number in sorted(count.items()))
     sections = [INTRO.format(devices=devices or "none")]
-    sections += [_race(r) if "results" in r else _bench(r) for r in reports]
+    for file, report in zip(_files(folder), reports, strict=True):
+        kind = _race if "results" in report else _peaks if "peaks" in report else _bench
+        sections.append(kind(report))
+        if (name := f"{file.stem}.svg") in drawn:
+            sections.append(f"![Seconds and memory]({PLOTS.name}/{name})\n")
     return "\n".join(sections)
+
+
+def plots(folder: Path) -> dict[str, str]:
+    """By file name: of each race over several sizes or kinds of weights."""
+    found = {}
+    for file in _files(folder):
+        rows = json.loads(file.read_text("utf-8")).get("results", [])
+        if any(len({row[over] for row in rows}) > 1 for over in ("side", "dtype", "quantize")):
+            found[f"{file.stem}.svg"] = plot(rows)
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json"))
 
 
 def _device(machine: dict[str, Any]) -> str:
@@ -57,13 +80,14 @@ def _ran(row: dict[str, Any]) -> bool:
 
 def _line(row: dict[str, Any], ours: float | None) -> str:
     if not _ran(row):
-        return f"| {_title(row)} | {row['contender']} | {row['failed']} | | | | |"
+        return f"| {_title(row)} | {row['contender']} | {row['failed']} | | | | | |"
     seconds = row["seconds"]
     cells = [
         _title(row),
         row["contender"],
         f"{median(seconds):.3f}",
         f"{min(seconds):.3f} to {max(seconds):.3f}",
+        "" if row["flops"] is None else f"{row['flops'] / median(seconds) / 1e9:.0f}",
         "" if ours is None else f"{median(seconds) / ours:.2f}",
         "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f} GB",
         f"{row['peak_rss'] / 1e9:.2f} GB",
@@ -126,6 +150,24 @@ def _bench(report: dict[str, Any]) -> str:
     return "\n".join([*made, ""])
 
 
+def _peaks(report: dict[str, Any]) -> str:
+    picture, quantized = report["peaks"], report["quantize"]
+    weights = "" if quantized is None else f" quantized to {quantized},"
+    made = [
+        _head(report),
+        f"Random weights,{weights} {report['dtype']}, memory {report['memory']}. They are held as "
+        "in a whole run; of the noise refiner's blocks and of the joint stream's "
+        f"{report['blocks']} each was run, in one step.\n",
+        "| picture | stage | peak |",
+        "|---|---|---|",
+    ]
+    title = f"{picture['width']}x{picture['height']}"
+    for stage in picture["stages"]:
+        made.append(f"| {title} | {stage['name']} | {stage['peak'] / 1e9:.2f} GB |")
+    made.append(f"| {title} | the process's RSS | {picture['peak_rss'] / 1e9:.2f} GB |")
+    return "\n".join([*made, ""])
+
+
 def _step(picture: dict[str, Any]) -> float:
     seconds: list[float] = next(s for s in picture["stages"] if s["name"] == "step")["seconds"]
     return median(seconds)
@@ -133,3 +175,6 @@ def _step(picture: dict[str, Any]) -> float:
 
 if __name__ == "__main__":
     PAGE.write_text(page(RESULTS), "utf-8")
+    PLOTS.mkdir(exist_ok=True)
+    for name, picture in plots(RESULTS).items():
+        (PLOTS / name).write_text(picture, "utf-8")

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import race as race_module
 from benchmarks.plot import plot
 from benchmarks.race import race
-from benchmarks.tables import PAGE, RESULTS, page
+from benchmarks.tables import PAGE, PLOTS, RESULTS, page, plots
 
 FAKE = """
 import json, sys, time
@@ -24,6 +24,8 @@ for number, _ in enumerate(sys.stdin):
     with open(case["log"], "a") as log:
         print(case["names"][__file__[-4]], file=log)
     print(json.dumps({"seconds": 0.5}), flush=True)
+    if number == case.get("leaves"):
+        sys.exit(5)
 print(json.dumps({"peak": None, "peak_rss": 7}))
 """
 
@@ -42,12 +44,17 @@ def test_contenders_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found["C"] == {"failed": "ended with 3"}
 
 
-def test_a_contender_that_dies_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("way", "status"), [("dies", 4), ("leaves", 5)])
+def test_a_contender_that_dies_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, status: int
+) -> None:
+    """At work, or between two turns."""
     (tmp_path / "a.py").write_text(FAKE)
     monkeypatch.setattr(race_module, "ROOM", tmp_path)
     monkeypatch.setattr(race_module, "FILES", {"A": "a.py"})
-    case = {"log": str(tmp_path / "log"), "names": {"a": "A"}, "dies": 1}
-    assert race(case, {"A": sys.executable}, 3) == {"A": {"failed": "ended with 4"}}
+    case = {"log": str(tmp_path / "log"), "names": {"a": "A"}, way: 1}
+    found = race(case, {"A": sys.executable}, 3)
+    assert found == {"A": {"failed": f"ended with {status}"}}
 
 
 @pytest.mark.parametrize("over", ["side", "quantize"])
@@ -76,7 +83,7 @@ MACHINE = {
 
 def test_page(tmp_path: Path) -> None:
     row = {"stage": "step", "side": 512, "dtype": "float32", "quantize": None, "batch": 1}
-    row |= {"tokens": 60, "layers": 4, "versions": {"mlx": "0.32"}}
+    row |= {"tokens": 60, "layers": 4, "flops": 15 * 10**9, "versions": {"mlx": "0.32"}}
     ours = {"contender": "ours", "seconds": [3.0, 2.0, 4.0], "peak": 10**9, "peak_rss": 2 * 10**9}
     peer = {"contender": "diffusers", "seconds": [6.0], "peak": None, "peak_rss": 3 * 10**9}
     broken = {"contender": "mflux", "failed": "ended with 1"}
@@ -88,21 +95,27 @@ def test_page(tmp_path: Path) -> None:
     bench = {"machine": {**MACHINE, "device": "gpu", "os": "Darwin 15"}, "command": ["y"]}
     bench |= {"model": "demo", "quantize": 4, "dtype": "bfloat16", "memory": "staged"}
     bench |= {"gemm_flops": 8 * 10**8, "pictures": [picture]}
-    for name, report in (("a", race), ("b", bench)):
+    peaks = {**bench, "blocks": 1, "peaks": picture}
+    for name, report in (("a", race), ("b", bench), ("c", peaks)):
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     found = page(tmp_path)
-    assert "Files so far: 1 from a CPU, 1 from a Mac." in found
+    assert "Files so far: 1 from a CPU, 2 from a Mac." in found
     assert (
-        "| step 512², float32 | ours | 3.000 | 2.000 to 4.000 | 1.00 | 1.00 GB | 2.00 GB |" in found
+        "| step 512², float32 | ours | 3.000 | 2.000 to 4.000 | 5 | 1.00 | 1.00 GB | 2.00 GB |"
+        in found
     )
     assert (
-        "| step 512², float32 | diffusers | 6.000 | 6.000 to 6.000 | 2.00 |  | 3.00 GB |" in found
+        "| step 512², float32 | diffusers | 6.000 | 6.000 to 6.000 | 2 | 2.00 |  | 3.00 GB |"
+        in found
     )
-    assert "| step 512², float32 | mflux | ended with 1 | | | | |" in found
+    assert "| step 512², float32 | mflux | ended with 1 | | | | | |" in found
     assert "| 64x32, 2 at once | step | 2.50 | 2.00 to 3.00 | 4.00 GB |" in found
     assert "| 64x32, 2 at once | share of that rate in a step | 50% | | RSS 5.00 GB |" in found
+    assert "1 each was run" in found
+    assert "| 64x32 | step | 4.00 GB |" in found
 
 
 def test_every_figure_of_the_page_is_in_a_file() -> None:
     """`python -m benchmarks.tables` makes it again."""
     assert PAGE.read_text("utf-8") == page(RESULTS)
+    assert {file.name: file.read_text("utf-8") for file in PLOTS.iterdir()} == plots(RESULTS)
