@@ -227,10 +227,11 @@ def _filled(
         for key, tensor in some.items():
             path = key.removesuffix(".weight")
             if path in packings:
-                filled += _packed(path, tensor, packings[path], dtype)
+                made = _packed(path, tensor, packings[path], dtype)
             else:
-                filled.append((key, _turned(tensor.read().astype(dtype))))
-            mx.eval(filled[-1][1])
+                made = [(key, _turned(tensor.read().astype(dtype)))]
+            mx.eval([array for _, array in made])
+            filled += made
     return [(key.removeprefix(prefix), array) for key, array in filled]
 
 
