@@ -24,8 +24,9 @@ def test_training_goes_on_and_ends_in_an_official_folder(
     small = {**architecture.VAE, "block_out_channels": [8, 8, 8, 8]}
     monkeypatch.setattr(train_vae, "VAE", small)
     train_vae.train(tmp_path, 2.0, "cpu", batch=2, rate=1e-3)
-    first = int(load_file(tmp_path / "vae-training.safetensors")["step"])
-    train_vae.train(tmp_path, 4.0, "cpu", batch=2, rate=1e-3)
+    state = load_file(tmp_path / "vae-training.safetensors")
+    first, spent = int(state["step"]), float(state["seconds"])
+    train_vae.train(tmp_path, spent + 2.0, "cpu", batch=2, rate=1e-3)
     assert 0 < first < int(load_file(tmp_path / "vae-training.safetensors")["step"])
 
     config = json.loads((tmp_path / "vae/config.json").read_text())
