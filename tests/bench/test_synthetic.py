@@ -6,6 +6,7 @@ import mlx.core as mx
 import pytest
 
 from mlx_zimage.bench.synthetic import REAL, synthetic
+from mlx_zimage.checkpoints.estimate import Weights
 from mlx_zimage.checkpoints.quantize import Quantization
 from mlx_zimage.checkpoints.tensors import PARTS, Part
 from tests.parity.official import OFFICIAL, key_list
@@ -29,6 +30,22 @@ def test_fewer_layers() -> None:
     checkpoint = synthetic(layers=2)
     assert checkpoint.transformer.n_layers == 2
     assert checkpoint.text_encoder.num_hidden_layers == 3  # the last one is not run
+
+
+def test_weights_have_memory_of_their_own() -> None:
+    """And give it back: what is measured is what real weights would take."""
+    checkpoint = synthetic(4, layers=1)
+    told = Weights.of(
+        checkpoint, "transformer", mx.float32, checkpoint.packings("transformer", None)
+    )
+    before = mx.get_active_memory()
+    model = checkpoint.load_transformer(mx.float32, None)
+    loaded = mx.get_active_memory() - before
+    model.drop_modulation()
+    dropped = before + loaded - mx.get_active_memory()
+    print(f"{loaded / told.whole:.4f} of the weights, {dropped / told.modulation:.4f} given back")
+    assert loaded == pytest.approx(told.whole, rel=0.01)  # measured: 1.0000
+    assert dropped == pytest.approx(told.modulation, rel=0.01)  # 1.0000
 
 
 @pytest.mark.parametrize("quantize", [3, 4, 8, "mxfp4", "nvfp4"])
