@@ -105,10 +105,11 @@ def _title(row: dict[str, Any]) -> str:
 def _head(report: dict[str, Any]) -> str:
     machine = report["machine"]
     chip = machine["chip"] if machine["device"] == "cpu" else machine["device_name"]
+    note = f"\n{report['note']}\n" if "note" in report else ""
     return (
         f"## {chip or machine['chip']}, {machine['cores']} cores, {machine['memory_gb']} GB\n\n"
         f"{machine['os']}, MLX {machine['mlx']} on the {machine['device']}, mlx-zimage "
-        f"{machine['mlx_zimage']}: `{' '.join(report['command'])}`\n"
+        f"{machine['mlx_zimage']}: `{' '.join(report['command'])}`\n{note}"
     )
 
 
