@@ -20,7 +20,7 @@ from .tensors import PARTS, Part
 from .writer import outputs
 
 NEAR = 0.15  # the share that an estimate may be off by
-STREAM = 14.0  # arrays of the transformer's stream in a block
+STREAM = 16.0  # arrays of the transformer's stream in a block
 ENCODER = 8.0  # arrays as wide as the text encoder's feed-forward
 SCORES = 2.0  # of attention, where it keeps them: before and after the softmax
 UNPACKED = 2.0  # of what a quantized layer unpacks at once

@@ -37,13 +37,13 @@ def _hold(checkpoint: Checkpoint, memory: str, request: Request) -> None:
 @pytest.mark.parametrize("memory", ["resident", "staged"])
 @pytest.mark.parametrize("side", [128, 256, 512])
 def test_of_the_demo(checkpoint: Callable[[str], Path], memory: str, side: int) -> None:
-    """Measured on a CPU: 0.94 to 1.09 of the estimate."""
+    """Measured on a CPU: 0.91 to 1.07 of the estimate."""
     request = Request("a red star on blue", width=side, height=side, steps=2, seed=0)
     _hold(Checkpoint.open(checkpoint("demo")), memory, request)
 
 
 def test_guided(checkpoint: Callable[[str], Path]) -> None:
-    """One forward at a time. Measured on a CPU: 0.95 to 1.06 of the estimate."""
+    """One forward at a time. Measured on a CPU: 0.92 to 1.06 of the estimate."""
     options: dict[str, Any] = {"width": 512, "height": 512, "steps": 2, "seed": 0}
     request = Request("a red star on blue", guidance=2, **options)
     _hold(Checkpoint.open(checkpoint("demo")), "staged", request)
@@ -52,7 +52,7 @@ def test_guided(checkpoint: Callable[[str], Path]) -> None:
 @pytest.mark.large
 @pytest.mark.parametrize(("memory", "quantize"), [("staged", None), ("staged", 4), ("low", 4)])
 def test_at_full_width(memory: str, quantize: int | None) -> None:
-    """Measured on a CPU: 0.96 to 1.05 of the estimate."""
+    """Measured on a CPU: 0.90 to 1.06 of the estimate."""
     request = Request("a red star on blue", width=256, height=256, steps=1, seed=0)
     _hold(synthetic(quantize, layers=2), memory, request)
 
