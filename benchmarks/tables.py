@@ -81,13 +81,13 @@ def _ran(row: dict[str, Any]) -> bool:
 def _line(row: dict[str, Any], ours: float | None) -> str:
     if not _ran(row):
         return f"| {_title(row)} | {row['contender']} | {row['failed']} | | | | | |"
-    seconds = row["seconds"]
+    seconds, flops = row["seconds"], row.get("flops")  # the first files do not say
     cells = [
         _title(row),
         row["contender"],
         f"{median(seconds):.3f}",
         f"{min(seconds):.3f} to {max(seconds):.3f}",
-        "" if row["flops"] is None else f"{row['flops'] / median(seconds) / 1e9:.0f}",
+        "" if flops is None else f"{flops / median(seconds) / 1e9:.0f}",
         "" if ours is None else f"{median(seconds) / ours:.2f}",
         "" if row["peak"] is None else f"{row['peak'] / 1e9:.2f} GB",
         f"{row['peak_rss'] / 1e9:.2f} GB",
