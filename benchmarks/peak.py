@@ -22,11 +22,11 @@ import mlx.core as mx
 from mlx_zimage.bench.machine import command, describe
 from mlx_zimage.bench.measure import measure
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.checkpoints.parts import DTYPES, MODES, Parts
 from mlx_zimage.cli.bench import PROMPT
+from mlx_zimage.memory.store import DTYPES, MODES, Parts
 from mlx_zimage.models.transformer import Conditioning, StepModulation, ZImageTransformer
-from mlx_zimage.pipeline import ZImage
 from mlx_zimage.request import Request
+from mlx_zimage.zimage import ZImage
 
 Forward = Callable[[ZImageTransformer, mx.array, StepModulation, Conditioning], mx.array]
 

@@ -17,9 +17,9 @@ import mlx.core as mx
 from mlx import nn
 
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.checkpoints.parts import DTYPES
-from mlx_zimage.models import layers
-from mlx_zimage.models.quantized import QuantizedLinear
+from mlx_zimage.memory.store import DTYPES
+from mlx_zimage.models.layers import linear as layers
+from mlx_zimage.models.layers.quantized import QuantizedLinear
 
 TOKENS = 60
 

@@ -1,8 +1,6 @@
 """Z-Image on Apple's MLX: `ZImage.load(...)`, then `generate` or `stream`."""
 
 from . import linux as linux  # before MLX
-from .checkpoints.download import Downloaded, download
-from .checkpoints.estimate import Estimate
 from .errors import (
     CheckpointError,
     DownloadError,
@@ -11,9 +9,11 @@ from .errors import (
     RequestError,
     ZImageError,
 )
+from .hub.download import Downloaded, download
 from .images.png import read_metadata, save_png
-from .pipeline import Capabilities, PromptTruncatedWarning, ZImage
+from .memory.estimate import Estimate
 from .request import Event, Finished, Request, Result, Started, Step, Truncated
+from .zimage import Capabilities, PromptTruncatedWarning, ZImage
 
 __version__ = "0.1.0"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MLX_ENABLE_TF32", "0")
-from mlx_zimage.checkpoints.hub import DEMO
+from mlx_zimage.hub.locate import DEMO
 from tests.make_checkpoint import KINDS, write_checkpoint
 
 MEASURED: dict[str, tuple[float, float]] = {}

@@ -37,5 +37,5 @@ def treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *_: mx.negative(x))
     monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *_: mx.negative(x))
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
-    rotated = "mlx_zimage.models.positions._rotated"
+    rotated = "mlx_zimage.models.layers.positions._rotated"
     monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))

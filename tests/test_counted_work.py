@@ -11,7 +11,7 @@ from mlx import nn
 
 from mlx_zimage import ZImage
 from mlx_zimage.bench import work
-from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import ZImageTransformer
 from tests.measures import treat_as_one

@@ -11,8 +11,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from mlx_zimage import CheckpointError, RequestError, ZImage
-from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.checkpoints.hub import DEMO
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.hub.locate import DEMO
 from tests.measures import cosine
 from tools.train_demo.evaluate import evaluate, held_out, round_trip
 from tools.train_demo.reading import read, score

@@ -14,12 +14,12 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_zimage import Step, ZImage
-from mlx_zimage.checkpoints import quantize
-from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.checkpoints.hub import DEMO
-from mlx_zimage.checkpoints.parts import Parts
-from mlx_zimage.checkpoints.quantize import BITS, MODES, Quantization, pack
-from mlx_zimage.checkpoints.tensors import PARTS, Packing
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.hub.locate import DEMO
+from mlx_zimage.memory.store import Parts
+from mlx_zimage.quantization import recipe as quantize
+from mlx_zimage.quantization.recipe import BITS, MODES, Quantization, pack
+from mlx_zimage.weights.tensor import PARTS, Packing
 from tools.train_demo.evaluate import held_out, prompts
 
 

@@ -21,11 +21,11 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_zimage.bench.synthetic import filled, random_tile
-from mlx_zimage.checkpoints.convert import STEM, STEMS
-from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.checkpoints.parts import DTYPES
-from mlx_zimage.checkpoints.tensors import PARTS
-from mlx_zimage.checkpoints.writer import outputs, write
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.convert.plan import STEM, STEMS
+from mlx_zimage.convert.write import outputs, write
+from mlx_zimage.memory.store import DTYPES
+from mlx_zimage.weights.tensor import PARTS
 from tools.recipes import of_configs
 
 BLOCK = 1 << 24  # bytes that are read or written at once

@@ -14,13 +14,13 @@ import mlx.core as mx
 from mlx import nn
 
 from mlx_zimage.bench.synthetic import shapes
-from mlx_zimage.checkpoints.quantize import BITS, MODES, Quantization
-from mlx_zimage.checkpoints.tensors import PARTS, Part, Tensor
-from mlx_zimage.checkpoints.writer import outputs
+from mlx_zimage.convert.write import outputs
 from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
 from mlx_zimage.models.text_encoder import TextEncoder, TextEncoderConfig
 from mlx_zimage.models.transformer import ZImageTransformer
 from mlx_zimage.models.transformer_config import TransformerConfig
+from mlx_zimage.quantization.recipe import BITS, MODES, Quantization
+from mlx_zimage.weights.tensor import PARTS, Part, Tensor
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ asked: dict[str, Any] = case()
 import mlx.core as mx
 
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.checkpoints.parts import DTYPES
+from mlx_zimage.memory.store import DTYPES
 
 dtype = DTYPES[asked["dtype"]]
 checkpoint = synthetic(asked["quantize"], asked["layers"])

@@ -13,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from .. import __version__
-from ..checkpoints.room import device_memory
+from ..memory.room import device_memory
 
 GEMM = (4096, 3840, 10240)  # the feed-forward of the real model, at 1024x1024
 GEMM_RUNS = 3

@@ -9,9 +9,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoints.folder import Checkpoint
-from ..pipeline import ZImage
+from ..checkpoint.checkpoint import Checkpoint
 from ..request import Event, Finished, Request, Result, Started, Step
+from ..zimage import ZImage
 from . import work
 
 

@@ -14,14 +14,14 @@ import mlx.core as mx
 from mlx import nn
 from mlx.utils import tree_flatten
 
-from ..checkpoints.folder import Checkpoint, official_shape
-from ..checkpoints.hub import DEMO
-from ..checkpoints.quantize import Quantization
-from ..checkpoints.tensors import PARTS, Packing, Part, Tensor
+from ..checkpoint.checkpoint import Checkpoint, official_shape
+from ..hub.locate import DEMO
 from ..models.autoencoder import Autoencoder, AutoencoderConfig
 from ..models.text_encoder import TextEncoder, TextEncoderConfig
 from ..models.transformer import ZImageTransformer
 from ..models.transformer_config import TransformerConfig
+from ..quantization.recipe import Quantization
+from ..weights.tensor import PARTS, Packing, Part, Tensor
 
 REAL: dict[Part, dict[str, Any]] = {
     "text_encoder": {

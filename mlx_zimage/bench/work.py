@@ -1,7 +1,7 @@
 """The least work that a request can cost, counted from the configs: multiplications and additions
 in matrix products and attention. Sequences are padded to 32, as the published model has them."""
 
-from ..checkpoints.folder import Checkpoint
+from ..checkpoint.checkpoint import Checkpoint
 from ..models.blocks import TIMESTEP_HIDDEN, TIMESTEP_WIDTH
 from ..models.transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
 

@@ -10,12 +10,12 @@ import typer
 from ..bench.machine import command, describe, gemm_rate
 from ..bench.measure import Measured, measure
 from ..bench.synthetic import synthetic
-from ..checkpoints.folder import Checkpoint
-from ..checkpoints.parts import DTYPES, Parts
-from ..checkpoints.quantize import Quantization
-from ..images.files import check_writable, write_atomically
-from ..pipeline import ZImage
+from ..checkpoint.checkpoint import Checkpoint
+from ..files import check_writable, write_atomically
+from ..memory.store import DTYPES, Parts
+from ..quantization.recipe import Quantization
 from ..request import Request
+from ..zimage import ZImage
 from .source import REVISION, bits, find
 
 PROMPT = "a red fox in the snow, its breath in the morning light, photograph, 35 mm"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..checkpoints import convert as conversion
-from ..checkpoints.convert import Plan
+from ..convert import plan as conversion
+from ..convert.plan import Plan
 from .progress import JSON, ByteMeter
 from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
 

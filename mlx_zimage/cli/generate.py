@@ -13,15 +13,15 @@ import numpy as np
 import typer
 
 from .. import __version__
-from ..checkpoints import cache
-from ..checkpoints.convert import Plan
-from ..checkpoints.parts import default_dtype
+from ..convert import copies as cache
+from ..convert.plan import Plan
 from ..errors import RequestError
-from ..images.files import check_writable, save_array
+from ..files import check_writable, save_array
 from ..images.png import save_png
-from ..pipeline import PromptTruncatedWarning, ZImage
+from ..memory.store import default_dtype
 from ..request import Request, Result
 from ..sampling.noise import random_seed
+from ..zimage import PromptTruncatedWarning, ZImage
 from .progress import JSON, ByteMeter, Reporter, reporter
 from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
 

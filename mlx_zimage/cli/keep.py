@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..checkpoints import cache as copies
+from ..convert import copies
 from .progress import JSON
 from .source import REVISION, find
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from ..checkpoints.convert import Written
-from ..checkpoints.download import Downloaded
+from ..convert.plan import Written
+from ..hub.download import Downloaded
 from ..request import Event, Finished, Result, Started, Step, Truncated
 
 CLEAR = "\r\x1b[2K"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import typer
 
-from ..checkpoints.download import fetch, look_up
-from ..checkpoints.hub import local, locate
-from ..checkpoints.quantize import BITS
 from ..errors import DownloadError
+from ..hub.download import fetch, look_up
+from ..hub.locate import local, locate
+from ..quantization.recipe import BITS
 from .progress import ByteMeter
 
 DOWNLOAD = "Fetch the model from the Hub, if it is not on this machine, without asking."

@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import RequestError
-from .files import write_atomically
+from ..files import write_atomically
 
 KEY = "mlx_zimage"
 """The text chunk that holds the JSON."""

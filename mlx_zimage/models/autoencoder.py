@@ -20,8 +20,8 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
-from .layers import Conv2d, Linear, attention
-from .strips import Strips, convolve, split
+from .layers.linear import Conv2d, Linear, attention
+from .layers.strips import Strips, convolve, split
 
 NORM_EPS = 1e-6  # fixed in the reference class
 STRIP = 1 << 15  # pixels that a strip has at the image's own size; a row of latents at least

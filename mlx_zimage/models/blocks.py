@@ -14,8 +14,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from .layers import Linear, attention
-from .positions import Rope, rotate, sinusoid
+from .layers.linear import Linear, attention
+from .layers.positions import Rope, rotate, sinusoid
 from .transformer_config import TransformerConfig
 
 # Fixed in the reference class and absent from config.json.

@@ -16,8 +16,8 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
-from .layers import Embedding, Linear
-from .positions import Rope, rotate_halves, text_tables
+from .layers.linear import Embedding, Linear
+from .layers.positions import Rope, rotate_halves, text_tables
 
 
 @dataclass(frozen=True)

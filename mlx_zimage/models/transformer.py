@@ -20,8 +20,8 @@ import numpy as np
 from mlx import nn
 
 from .blocks import Block, FinalLayer, Modulation, ScaledNorm, TimestepEmbedder, headroom
-from .layers import Linear
-from .positions import Rope, caption_positions, image_positions, tables
+from .layers.linear import Linear
+from .layers.positions import Rope, caption_positions, image_positions, tables
 from .transformer_config import PATCH_SIZE, SEQUENCE_MULTIPLE, TransformerConfig
 
 PATCH_KEY = f"{PATCH_SIZE}-1"

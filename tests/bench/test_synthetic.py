@@ -6,9 +6,9 @@ import mlx.core as mx
 import pytest
 
 from mlx_zimage.bench.synthetic import REAL, synthetic
-from mlx_zimage.checkpoints.estimate import Weights
-from mlx_zimage.checkpoints.quantize import Quantization
-from mlx_zimage.checkpoints.tensors import PARTS, Part
+from mlx_zimage.memory.estimate import Weights
+from mlx_zimage.quantization.recipe import Quantization
+from mlx_zimage.weights.tensor import PARTS, Part
 from tests.parity.official import OFFICIAL, key_list
 
 

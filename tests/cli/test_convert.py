@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_zimage import ZImage
-from mlx_zimage.checkpoints.tensors import PARTS
+from mlx_zimage.weights.tensor import PARTS
 
 SCRIPT = Path(__file__).parents[2] / "convert.py"
 

@@ -269,7 +269,7 @@ def test_never_over_a_file_unless_asked(here: Path, small: str) -> None:
 
 
 def test_a_broken_checkpoint(here: Path, checkpoint: Callable[[str], Path]) -> None:
-    from tests.checkpoints.broken import copy, shards
+    from tests.checkpoint.broken import copy, shards
 
     folder = copy(checkpoint("small"), here / "ck")
     file = shards(folder / "transformer")[0]

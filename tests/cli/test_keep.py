@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mlx_zimage import cli
-from mlx_zimage.checkpoints import cache
-from tests.checkpoints.hub_server import COMMIT, Hub, serving
+from mlx_zimage.convert import copies as cache
+from tests.hub.hub_server import COMMIT, Hub, serving
 
 PROGRAM = "from mlx_zimage.cli import main; main()"
 DRAWN = ("--prompt", "a red circle", "--seed", "1", "--steps", "1")

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from mlx_zimage import Downloaded
-from mlx_zimage.checkpoints.convert import Written
 from mlx_zimage.cli.progress import CLEAR, ByteMeter
+from mlx_zimage.convert.plan import Written
 
 EVENTS = [Written("vae", 30_000_000, 120_000_000), Written("vae", 120_000_000, 120_000_000)]
 

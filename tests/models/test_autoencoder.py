@@ -6,9 +6,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.models import autoencoder, layers
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.models import autoencoder
 from mlx_zimage.models.autoencoder import Autoencoder
+from mlx_zimage.models.layers import linear as layers
 
 WHOLE = 1 << 30
 

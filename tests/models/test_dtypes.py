@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlx import nn
 
-from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.models import blocks
 from mlx_zimage.models.transformer import ZImageTransformer
 from tests.measures import cosine, treat_as_one
@@ -170,7 +170,7 @@ def _float32_outputs(
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_rotation_is_done_in_float32_and_given_back_in_16_bit(dtype: mx.Dtype) -> None:
-    from mlx_zimage.models.positions import image_positions, rotate, tables
+    from mlx_zimage.models.layers.positions import image_positions, rotate, tables
 
     rope = tables(image_positions(33, 4, 4)[None], [8, 12, 12], 256.0)
     x = _normal(1, 16, 3, 32).astype(dtype)

@@ -7,9 +7,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.errors import RequestError
-from mlx_zimage.models.positions import sinusoid
+from mlx_zimage.models.layers.positions import sinusoid
 from mlx_zimage.models.transformer import ZImageTransformer, patchify, unpatchify
 
 

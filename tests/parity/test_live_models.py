@@ -7,7 +7,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_zimage.checkpoints.folder import Checkpoint
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from tests.measures import relative_error
 
 from . import limits
@@ -118,8 +118,8 @@ def test_whole_language_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from mlx_zimage.checkpoints.shards import find_weights
     from mlx_zimage.models.text_encoder import TextEncoder
+    from mlx_zimage.weights.safetensors import find_weights
 
     folder = checkpoint(kind)
     ours = TextEncoder(Checkpoint.open(folder).text_encoder, whole=True)

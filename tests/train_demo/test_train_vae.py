@@ -16,8 +16,8 @@ def test_training_goes_on_and_ends_in_an_official_folder(
     import torch
     from safetensors.torch import load_file
 
-    from mlx_zimage.checkpoints.shards import find_weights
     from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
+    from mlx_zimage.weights.safetensors import find_weights
     from tests.make_checkpoint import official_shapes
     from tools.train_demo import architecture, train_vae
 

@@ -21,8 +21,8 @@ import numpy as np
 from PIL import Image
 
 from mlx_zimage import ZImage
-from mlx_zimage.checkpoints.folder import Checkpoint
-from mlx_zimage.checkpoints.hub import locate
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.hub.locate import locate
 from mlx_zimage.images.pixels import to_image
 
 from .captions import caption

@@ -1,0 +1,1 @@
+"""A checkpoint: its components, opened, checked and assembled into modules."""

@@ -1,0 +1,1 @@
+"""Models by name: on this machine, or fetched from the Hub."""

@@ -1,0 +1,1 @@
+"""Layers without initial weights, and the numerics they share."""

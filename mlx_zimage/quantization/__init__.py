@@ -1,0 +1,1 @@
+"""Which layers are quantized, and the search for their scales."""

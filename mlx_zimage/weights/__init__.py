@@ -1,0 +1,1 @@
+"""Numbers in files: tensors, safetensors, and other programs' forms."""
