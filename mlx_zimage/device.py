@@ -1,0 +1,78 @@
+"""The device that MLX computes on: its kind, its generation and its memory.
+
+Decisions that differ between devices ask here, so that a test can stand in for a device by
+replacing `mx.default_device` and `mx.device_info`.
+"""
+
+import os
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import mlx.core as mx
+
+Kind = Literal["cpu", "metal", "cuda"]
+NO_LIMIT = 1 << 60  # bytes: control groups write a number near 2^63 where they set no limit
+
+
+def kind() -> Kind:
+    """Return what MLX's default device is."""
+    if mx.default_device().type != mx.DeviceType.gpu:
+        return "cpu"
+    return "cuda" if str(mx.device_info().get("architecture", "")).startswith("sm_") else "metal"
+
+
+def apple_generation() -> int | None:
+    """Return an Apple GPU's generation (13 for M1, 14 for M2, ...), where it says one."""
+    if kind() != "metal":
+        return None
+    match = re.match(r"applegpu_g(\d+)", str(mx.device_info().get("architecture", "")))
+    return int(match[1]) if match else None
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Return a CUDA device's compute capability: (8, 0) for an A100."""
+    if kind() != "cuda":
+        return None
+    match = re.fullmatch(r"sm_(\d+)(\d)[a-z]?", str(mx.device_info().get("architecture", "")))
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def memory() -> int:
+    """Return the bytes that the device may use.
+
+    Metal and CUDA report their own; a CPU has the machine's memory, or what a container may use.
+    """
+    info = mx.device_info()
+    for key in ("max_recommended_working_set_size", "memory_size", "total_memory"):
+        if isinstance(value := info.get(key), int):
+            return value
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(machine, container_limit() or machine)
+
+
+def container_limit(root: Path = Path("/")) -> int | None:
+    """Return the memory limit of this process's control groups (v1 or v2), the lowest of them."""
+    if sys.platform != "linux":
+        return None
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    limits = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            base, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        # A parent's limit holds for its children. Inside a container the group's own path may lie
+        # outside of what is mounted; then the mount's top is the container's group.
+        places = [base / group.strip("/"), *(base / group.strip("/")).parents]
+        for place in places[: places.index(base) + 1]:
+            with suppress(OSError, ValueError):
+                limits.append(int((place / name).read_text("utf-8")))
+    return min((limit for limit in limits if 0 < limit < NO_LIMIT), default=None)
