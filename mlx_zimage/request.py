@@ -1,114 +1,160 @@
-"""What is asked for, and what happens: plain frozen data, the same in the library and as JSON."""
+"""Requests: what to generate, as plain frozen data that is the same in the library and as JSON."""
 
 import base64
-import dataclasses
-import itertools
+import difflib
 import json
-import math
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
+from . import checks
+from .checks import excerpt
 from .errors import RequestError
+from .events import Event, Finished, Result, Started, Step, Truncated, shape_text
 
 if TYPE_CHECKING:
     import mlx.core as mx
-    from PIL import Image
+    from typing_extensions import Unpack
 
-MAX_SIDE = 8192  # pixels: what the official positions hold
+__all__ = [
+    "Event",
+    "Finished",
+    "Options",
+    "Request",
+    "Result",
+    "Started",
+    "Step",
+    "Truncated",
+]
+
+MAX_SIDE = 8192  # pixels: the size of the published position table
 MAX_STEPS = 1000
 MAX_AMOUNT = 1000
 MAX_SEED = 2**64 - 1
 
 
-@dataclass(frozen=True, eq=False)
-class Request:
-    """One generation. A field left at None takes the checkpoint's default.
+class Options(TypedDict, total=False):
+    """The fields of `Request` except the prompt, with the types that they may be given as.
 
-    What can be judged without a checkpoint is judged here; the rest when it is resolved.
+    `Request` explains each of them. None is the same as leaving a field out.
     """
 
-    prompt: str | tuple[str, ...] | None = None  # several: one picture each
-    negative_prompt: str | tuple[str, ...] | None = None
-    width: int | None = None
-    height: int | None = None
-    steps: int | None = None
-    seed: int | tuple[int, ...] | None = None  # one drawn for the whole batch, or one each
-    guidance: float | None = None  # 0 is off; ComfyUI's cfg minus 1
-    cfg_normalization: float | None = None  # longest guided prediction, in lengths of the unguided
-    cfg_truncation: float | None = None  # the model's time after which guidance is off
-    schedule: str | tuple[float, ...] | None = None  # "legacy", or noise levels before the shift
-    noise: str | None = None  # "torch-cpu", "torch-cuda:GPU" or "mlx"
-    latents: np.ndarray | None = None  # (B, C, h, w), in place of a seed
-    prompt_embeds: tuple[np.ndarray, ...] | None = None  # (length, width) each, for prompt=None
+    negative_prompt: str | Sequence[str] | None
+    width: int | None
+    height: int | None
+    steps: int | None
+    seed: int | Sequence[int] | None
+    guidance: float | None
+    cfg_normalization: float | None
+    cfg_truncation: float | None
+    schedule: "str | Sequence[float] | np.ndarray | mx.array | None"
+    noise: str | None
+    latents: "np.ndarray | mx.array | list[Any] | None"
+    prompt_embeds: "np.ndarray | mx.array | Sequence[np.ndarray | mx.array] | None"
 
-    def __post_init__(self) -> None:
-        checks = {
-            "prompt": _texts,
-            "negative_prompt": _texts,
-            "width": _side,
-            "height": _side,
-            "steps": _steps,
-            "seed": _seeds,
-            "guidance": _amount,
-            "cfg_normalization": _amount,
-            "cfg_truncation": _amount,
-            "schedule": _schedule,
-            "noise": _text,
-            "latents": _latents,
-            "prompt_embeds": _embeds,
-        }
-        for name, check in checks.items():
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, check(name, value))
+
+class _Changes(Options, total=False):
+    prompt: str | Sequence[str] | None
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class Request:
+    """One generation. A field that is None takes the checkpoint's default.
+
+    Values are checked on construction as far as that is possible without a checkpoint, and stored
+    as the types below: lists become tuples, arrays become read-only float32 arrays of NumPy.
+    """
+
+    prompt: str | tuple[str, ...] | None = None  # a list gives one picture for each
+    negative_prompt: str | tuple[str, ...] | None = None  # needs guidance above 0
+    width: int | None = None  # pixels
+    height: int | None = None  # pixels
+    steps: int | None = None  # steps of the sampler
+    seed: int | tuple[int, ...] | None = None  # one for all pictures, or one for each
+    guidance: float | None = None  # 0 is off; equals ComfyUI's cfg - 1
+    # Limit of a guided prediction's length, as a multiple of the unguided one's; 0 is no limit.
+    cfg_normalization: float | None = None
+    # The model's time (0 pure noise, 1 clean image) after which guidance is off; 1 never turns it
+    # off. It is not a share of the steps: a schedule with a large shift passes most times late.
+    # With Base and 50 steps, 0.5 turns guidance off for the last 7.
+    cfg_truncation: float | None = None
+    schedule: str | tuple[float, ...] | None = None  # "legacy", or noise levels before the shift
+    noise: str | None = None  # the random generator: "torch-cpu", "torch-cuda:GPU" or "mlx"
+    latents: np.ndarray | None = None  # (B, C, h, w): start from these instead of a seed's noise
+    # (length, width), one array or one for each picture: instead of a prompt.
+    prompt_embeds: np.ndarray | tuple[np.ndarray, ...] | None = None
+
+    def __init__(
+        self, prompt: str | Sequence[str] | None = None, **options: "Unpack[Options]"
+    ) -> None:
+        _refuse_unknown(options)
+        for name, check in CHECKS.items():
+            value = prompt if name == "prompt" else options.get(name)
+            object.__setattr__(self, name, None if value is None else check(name, value))
         if (self.prompt is None) == (self.prompt_embeds is None):
-            given = "neither" if self.prompt is None else "both"
-            raise RequestError(f"a request needs either a prompt or prompt_embeds, and got {given}")
+            number = "neither" if self.prompt is None else "both"
+            raise RequestError(
+                f"a request needs either a prompt or prompt_embeds, and got {number}"
+            )
         self._check_counts()
 
     @property
+    def batched(self) -> bool:
+        """Whether `generate` returns a list: the prompt, or prompt_embeds, is a list."""
+        return isinstance(self.prompt, tuple) or isinstance(self.prompt_embeds, tuple)
+
+    @property
     def count(self) -> int:
-        """How many pictures it makes."""
+        """The number of pictures."""
         several = self.prompt_embeds if self.prompt is None else self.prompt
         return len(several) if isinstance(several, tuple) else 1
 
     @property
     def prompts(self) -> tuple[str, ...]:
+        """The prompt of each picture; empty with prompt_embeds."""
         return _one_each(self.prompt, self.count)
 
     @property
     def negative_prompts(self) -> tuple[str, ...]:
+        """The negative prompt of each picture."""
         return _one_each(self.negative_prompt or "", self.count)
 
-    def replace(self, **changes: Any) -> "Request":
-        return dataclasses.replace(self, **changes)
+    @property
+    def embeddings(self) -> tuple[np.ndarray, ...]:
+        """The prompt_embeds of each picture; empty with a prompt."""
+        embeds = self.prompt_embeds
+        return () if embeds is None else embeds if isinstance(embeds, tuple) else (embeds,)
+
+    def replace(self, **changes: "Unpack[_Changes]") -> "Request":
+        """Return a copy in which some fields differ."""
+        _refuse_unknown(changes)
+        return Request(**{**vars(self), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that `from_dict` takes back; fields left at None are left out."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: _plain(value) for name, value in values.items() if value is not None}
+        """Return the fields that are not None as plain values; `from_dict` reverses it."""
+        return {name: _to_plain(v) for name, v in vars(self).items() if v is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Request":
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise RequestError(
-                f"a request has no '{unknown[0]}'; its fields are {', '.join(sorted(known))}"
-            )
-        return cls(**{name: _from_plain(value) for name, value in data.items()})
+        """Return the request that `to_dict` described."""
+        if not isinstance(data, Mapping):
+            raise RequestError(f"a request must be a mapping of its fields, not {excerpt(data)}")
+        _refuse_unknown(data)
+        arrays = ("latents", "prompt_embeds")
+        return cls(**{n: _from_plain(v) if n in arrays else v for n, v in data.items()})
 
     def to_json(self) -> str:
+        """Return `to_dict` as JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> "Request":
+        """Return the request that `to_json` described."""
         try:
             data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise RequestError(f"a request must be valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise RequestError("a request must be a JSON object")
@@ -119,6 +165,13 @@ class Request:
 
     def __hash__(self) -> int:
         return hash(self.to_json())
+
+    def __reduce__(self) -> tuple[Any, ...]:  # arrays are read-only after pickling as well
+        return Request.from_dict, (self.to_dict(),)
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={_short(v)}" for name, v in vars(self).items() if v is not None)
+        return f"Request({', '.join(fields)})"
 
     def _check_counts(self) -> None:
         for name in ("negative_prompt", "seed"):
@@ -136,56 +189,71 @@ class Request:
             )
         for name in ("seed", "noise"):
             if getattr(self, name) is not None:
-                raise RequestError(f"{name} has no effect where latents are given; leave it out")
+                raise RequestError(f"{name} has no effect with latents; leave it out")
 
 
-Phase = Literal["load", "encode", "denoise", "decode"]
+def _side(name: str, value: object) -> int:
+    return checks.integer(name, value, 1, MAX_SIDE)
 
 
-@dataclass(frozen=True)
-class Started:
-    """A phase begins; `part` is what is loaded."""
-
-    phase: Phase
-    part: str = ""
+def _steps(name: str, value: object) -> int:
+    return checks.integer(name, value, 1, MAX_STEPS)
 
 
-@dataclass(frozen=True)
-class Finished:
-    phase: Phase
-    seconds: float
-    part: str = ""
+def _seeds(name: str, value: object) -> int | tuple[int, ...]:
+    return checks.integers(name, value, 0, MAX_SEED)
 
 
-@dataclass(frozen=True)
-class Truncated:
-    """A prompt was too long, and its end is not part of the picture."""
-
-    lost: str
-    limit: int  # tokens
+def _guidance(name: str, value: object) -> float:
+    if isinstance(value, bool):
+        raise RequestError(f"{name} must be a number from 0 to {MAX_AMOUNT}, not {value}")
+    return checks.number(name, value, 0, MAX_AMOUNT)
 
 
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Forward `number` of `total` is done."""
-
-    number: int
-    total: int
-    sigma: float  # the noise level reached
-    seconds: float
-    latents: "mx.array"  # (B, C, h, w), float32
+def _normalization(name: str, value: object) -> float:
+    return checks.number(name, value, 0, MAX_AMOUNT)  # True is 1, as in diffusers
 
 
-@dataclass(frozen=True, eq=False)
-class Result:
-    image: "Image.Image"
-    latents: "mx.array"  # (1, C, h, w), float32
-    prompt_embeds: "mx.array"  # (length, width), the caption that conditioned it
-    request: Request  # with every field filled in: it makes this again
-    index: int = 0  # which picture of that request
+def _truncation(name: str, value: object) -> float:
+    return checks.number(name, value, 0, 1, " (1: guidance is on to the end)")
 
 
-Event = Started | Finished | Truncated | Step | Result
+def _latents(name: str, value: object) -> np.ndarray:
+    return checks.array(name, value, 4)
+
+
+def _embeds(name: str, value: object) -> np.ndarray | tuple[np.ndarray, ...]:
+    if not isinstance(value, list | tuple):
+        return checks.array(name, value, 2)
+    if not value:
+        raise RequestError(f"{name} must hold at least one array, not an empty list")
+    return tuple(checks.array(name, item, 2) for item in value)
+
+
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "prompt": checks.strings,
+    "negative_prompt": checks.strings,
+    "width": _side,
+    "height": _side,
+    "steps": _steps,
+    "seed": _seeds,
+    "guidance": _guidance,
+    "cfg_normalization": _normalization,
+    "cfg_truncation": _truncation,
+    "schedule": checks.schedule,
+    "noise": checks.string,
+    "latents": _latents,
+    "prompt_embeds": _embeds,
+}
+"""The check of each field."""
+
+
+def _refuse_unknown(options: Mapping[Any, Any]) -> None:
+    for name in options:
+        if name not in CHECKS:
+            near = difflib.get_close_matches(str(name)[:80], CHECKS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(CHECKS)}"
+            raise RequestError(f"a request has no field {excerpt(name)}; {hint}")
 
 
 def _one_each(value: str | tuple[str, ...] | None, count: int) -> tuple[str, ...]:
@@ -194,123 +262,34 @@ def _one_each(value: str | tuple[str, ...] | None, count: int) -> tuple[str, ...
     return value if isinstance(value, tuple) else (value,) * count
 
 
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise RequestError(f"{name} must be a text, not {value!r}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:  # half of a character, as from broken bytes
-        raise RequestError(
-            f"{name} must be valid Unicode, not {value!r}: {error.reason}"
-        ) from error
-    return value
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        more = ", ..." if len(value) > 4 else ""
+        return f"({', '.join(map(_short, value[:4]))}{more})"
+    return shape_text(value) if isinstance(value, np.ndarray) else excerpt(value)
 
 
-def _texts(name: str, value: Any) -> str | tuple[str, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        if not value:
-            raise RequestError(f"{name} must hold at least one text, not an empty list")
-        return tuple(_text(name, item) for item in value)
-    return _text(name, value)
-
-
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
-        raise RequestError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
-    return number
-
-
-def _side(name: str, value: Any) -> int:
-    return _integer(name, value, 1, MAX_SIDE)
-
-
-def _steps(name: str, value: Any) -> int:
-    return _integer(name, value, 1, MAX_STEPS)
-
-
-def _seeds(name: str, value: Any) -> int | tuple[int, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return tuple(_integer(name, item, 0, MAX_SEED) for item in value)
-    return _integer(name, value, 0, MAX_SEED)
-
-
-def _amount(name: str, value: Any) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 <= number <= MAX_AMOUNT:
-        raise RequestError(f"{name} must be a number from 0 to {MAX_AMOUNT}, not {value!r}")
-    return number
-
-
-def _schedule(name: str, value: Any) -> str | tuple[float, ...]:
-    if isinstance(value, str):
-        return value
-    try:
-        levels = tuple(float(level) for level in value)
-    except (TypeError, ValueError, OverflowError):
-        levels = ()
-    falling = all(np.float32(a) > np.float32(b) for a, b in itertools.pairwise((*levels, 0.0)))
-    if not levels or len(levels) > MAX_STEPS or not falling or not 0 < levels[-1] <= levels[0] <= 1:
-        raise RequestError(
-            f"{name} must be a name or noise levels that fall from at most 1 to above 0, "
-            f"not {value!r}"
-        )
-    return levels
-
-
-def _array(name: str, value: Any, ndim: int) -> np.ndarray:
-    if type(value).__module__.startswith("mlx"):
-        value = value.astype(_mlx_float32())  # NumPy has no bfloat16
-    try:
-        given = np.asarray(value)
-        array = np.array(given, np.float32) if given.dtype.kind in "fiu" else None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"{name} must be an array of numbers: {error}") from error
-    if array is None:
-        raise RequestError(f"{name} must be an array of real numbers, not of {given.dtype}")
-    if array.ndim != ndim or not array.size:
-        raise RequestError(f"{name} must have {ndim} dimensions, not the shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise RequestError(f"{name} must be finite; some values are NaN or infinite")
-    array.flags.writeable = False
-    return array
-
-
-def _mlx_float32() -> "mx.Dtype":
-    import mlx.core as mx
-
-    return mx.float32
-
-
-def _latents(name: str, value: Any) -> np.ndarray:
-    return _array(name, value, 4)
-
-
-def _embeds(name: str, value: Any) -> tuple[np.ndarray, ...]:
-    several = value if isinstance(value, list | tuple) else (value,)
-    if not several:
-        raise RequestError(f"{name} must hold at least one array, not an empty list")
-    return tuple(_array(name, item, 2) for item in several)
-
-
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         data = base64.b64encode(value.astype("<f4").tobytes()).decode()
         return {"shape": list(value.shape), "float32": data}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _from_plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        try:
-            data = base64.b64decode(value["float32"], validate=True)
-            return np.frombuffer(data, "<f4").reshape(value["shape"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"an array must hold 'shape' and 'float32' data: {error}") from error
-    return [_from_plain(item) for item in value] if isinstance(value, list) else value
+    """Return arrays, or a list of arrays, from `to_dict`'s form; everything else as it is."""
+    if isinstance(value, list):
+        return [_array(item) if isinstance(item, dict) else item for item in value]
+    return _array(value) if isinstance(value, dict) else value
+
+
+def _array(value: dict[str, Any]) -> np.ndarray:
+    try:
+        data = base64.b64decode(value["float32"], validate=True)
+        return np.frombuffer(data, "<f4").reshape(value["shape"])
+    except KeyError as error:
+        raise RequestError(
+            f"an array must hold 'shape' and 'float32', and has no {error}"
+        ) from None
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"an array must hold a 'shape' and base64 'float32': {error}") from error

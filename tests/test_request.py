@@ -1,5 +1,6 @@
 """Requests: what is refused, and that JSON gives the same one back."""
 
+import dataclasses
 import json
 import re
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from mlx_zimage import Request, RequestError
+from mlx_zimage.request import CHECKS, Options
 
 NAN = float("nan")
 
@@ -32,19 +34,19 @@ NAN = float("nan")
         ("guidance", "high", "guidance must be a number from 0 to 1000"),
         ("cfg_normalization", NAN, "cfg_normalization must be"),
         ("cfg_truncation", -0.5, "cfg_truncation must be"),
-        ("schedule", [], "schedule must be a name or noise levels"),
-        ("schedule", [0.5, 0.9], "schedule must be a name or noise levels that fall"),
+        ("schedule", [], "schedule must be a name or at most 1000 noise levels"),
+        ("schedule", [0.5, 0.9], "noise levels that fall from at most 1"),
         ("schedule", [1.0, 0.0], "to above 0"),
         ("schedule", [1.5, 0.5], "from at most 1"),
         ("schedule", [NAN], "schedule must be"),
         ("schedule", 3, "schedule must be"),
-        ("noise", 3, "noise must be a text"),
-        ("prompt", 3, "prompt must be a text, not 3"),
+        ("noise", 3, "noise must be a string"),
+        ("prompt", 3, "prompt must be a string, not 3"),
         ("prompt", "half \udcff", "prompt must be valid Unicode"),
         ("negative_prompt", ["\ud83e"], "negative_prompt must be valid Unicode"),
-        ("prompt", [], "prompt must hold at least one text"),
-        ("prompt", ["a", None], "prompt must be a text, not None"),
-        ("negative_prompt", b"x", "negative_prompt must be a text"),
+        ("prompt", [], "prompt must hold at least one string"),
+        ("prompt", ["a", None], "prompt must be a string, not None"),
+        ("negative_prompt", b"x", "negative_prompt must be a string"),
         ("latents", np.zeros((1, 16, 4)), "latents must have 4 dimensions"),
         ("latents", np.full((1, 1, 1, 1), NAN), "latents must be finite"),
         ("latents", "zeros", "latents must be an array of real numbers"),
@@ -84,7 +86,7 @@ def test_one_for_all_or_one_each(field: str) -> None:
 
 def test_latents_stand_in_for_a_seed() -> None:
     latents = np.zeros((1, 16, 2, 2))
-    with pytest.raises(RequestError, match="seed has no effect where latents are given"):
+    with pytest.raises(RequestError, match="seed has no effect with latents"):
         Request(prompt="x", latents=latents, seed=3)
     with pytest.raises(RequestError, match="noise has no effect"):
         Request(prompt="x", latents=latents, noise="mlx")
@@ -97,7 +99,7 @@ def test_an_empty_prompt_is_a_prompt() -> None:
 
 
 def test_unknown_fields() -> None:
-    with pytest.raises(RequestError, match="a request has no 'stpes'; its fields are"):
+    with pytest.raises(RequestError, match="a request has no field 'stpes'; did you mean steps"):
         Request.from_dict({"prompt": "x", "stpes": 3})
 
 
@@ -113,8 +115,13 @@ def test_arrays_are_kept_as_float32_and_cannot_change() -> None:
 
 def test_mlx_arrays_of_any_float_are_taken() -> None:
     request = Request(prompt_embeds=(mx.ones((3, 4), mx.bfloat16),))
-    assert request.prompt_embeds is not None
-    assert request.prompt_embeds[0].tolist() == [[1.0] * 4] * 3
+    assert request.embeddings[0].tolist() == [[1.0] * 4] * 3
+
+
+def test_options_are_the_fields() -> None:
+    fields = {field.name for field in dataclasses.fields(Request)}
+    assert Options.__optional_keys__ == fields - {"prompt"}
+    assert set(CHECKS) == fields
 
 
 @pytest.mark.parametrize(

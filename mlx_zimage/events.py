@@ -1,0 +1,119 @@
+"""Events: what a generation, a download or a conversion reports as it happens.
+
+Each is a frozen dataclass. `job` is the index of the event's request where several requests run as
+one job.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from .checks import excerpt
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+    from PIL import Image
+
+    from .request import Request
+
+Phase = Literal["load", "encode", "denoise", "decode"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A phase begins; `component` is the model that a load phase reads."""
+
+    phase: Phase
+    component: str = ""
+    job: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A phase is over."""
+
+    phase: Phase
+    seconds: float
+    component: str = ""
+    job: int = 0
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """A prompt has more tokens than the model takes; its end is ignored."""
+
+    lost: str  # the full text that is ignored
+    limit: int  # tokens
+    job: int = 0
+
+    @property
+    def message(self) -> str:
+        """One line for a person: the limit and the first words that are ignored."""
+        return f"the prompt is longer than {self.limit} tokens; ignored: {excerpt(self.lost)}"
+
+    def __repr__(self) -> str:
+        return f"Truncated(lost={excerpt(self.lost)}, limit={self.limit}, job={self.job})"
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """Step `number` of `total` is done."""
+
+    number: int
+    total: int
+    sigma: float  # the noise level reached
+    seconds: float
+    latents: "mx.array"  # (B, C, h, w), float32; a copy
+    job: int = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Step(number={self.number}, total={self.total}, sigma={self.sigma:.4g}, "
+            f"seconds={self.seconds:.3g}, latents={shape_text(self.latents)}, job={self.job})"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A picture, and what made it."""
+
+    image: "Image.Image"
+    latents: "mx.array"  # (1, C, h, w), float32
+    prompt_embeds: "mx.array"  # (length, width): the prompt as the transformer took it
+    request: "Request"  # with every field filled in: it makes this picture again
+    index: int = 0  # the picture's position in its request
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # for `save_picture`
+    job: int = 0
+
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        prompts = self.request.prompts
+        prompt = excerpt(prompts[self.index]) if self.index < len(prompts) else "None"
+        return f"Result({width} x {height}, prompt={prompt}, index={self.index}, job={self.job})"
+
+
+Event = Started | Finished | Truncated | Step | Result
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """`done` of all the files' `total` bytes are on this machine; `file` is the latest."""
+
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """`done` of a component's `total` bytes are written."""
+
+    component: str
+    done: int
+    total: int
+
+
+def shape_text(array: Any) -> str:
+    """Return an array's shape and type for a repr: <1x16x64x64 float32>."""
+    dtype = str(array.dtype).rpartition(".")[2]
+    return f"<{'x'.join(map(str, array.shape))} {dtype}>"
