@@ -155,9 +155,11 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
 
 
 def _as_float(value: object) -> float:
-    """Return a real number as a float, and NaN for everything else: strings are not numbers."""
+    """Return a real number as a float, and NaN for everything else: no string and no bool."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return math.nan
     try:
-        return float(value) if isinstance(value, numbers.Real) else math.nan
+        return float(value)
     except OverflowError:
         return math.nan
 

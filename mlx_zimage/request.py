@@ -35,11 +35,8 @@ MAX_AMOUNT = 1000
 MAX_SEED = 2**64 - 1
 
 
-class Options(TypedDict, total=False):
-    """The fields of `Request` except the prompt, with the types that they may be given as.
-
-    `Request` explains each of them. None is the same as leaving a field out.
-    """
+class PromptOptions(TypedDict, total=False):
+    """The options that go with a prompt: all except the embeddings that stand in for one."""
 
     negative_prompt: str | Sequence[str] | None
     width: int | None
@@ -52,6 +49,14 @@ class Options(TypedDict, total=False):
     schedule: "str | Sequence[float] | np.ndarray | mx.array | None"
     noise: str | None
     latents: "np.ndarray | mx.array | list[Any] | None"
+
+
+class Options(PromptOptions, total=False):
+    """The fields of `Request` except the prompt, with the types that they may be given as.
+
+    `Request` explains each of them. None is the same as leaving a field out.
+    """
+
     prompt_embeds: "np.ndarray | mx.array | Sequence[np.ndarray | mx.array] | None"
 
 
@@ -205,13 +210,12 @@ def _seeds(name: str, value: object) -> int | tuple[int, ...]:
 
 
 def _guidance(name: str, value: object) -> float:
-    if isinstance(value, bool):
-        raise RequestError(f"{name} must be a number from 0 to {MAX_AMOUNT}, not {value}")
     return checks.number(name, value, 0, MAX_AMOUNT)
 
 
 def _normalization(name: str, value: object) -> float:
-    return checks.number(name, value, 0, MAX_AMOUNT)  # True is 1, as in diffusers
+    value = float(value) if isinstance(value, bool) else value  # diffusers takes True for 1
+    return checks.number(name, value, 0, MAX_AMOUNT)
 
 
 def _truncation(name: str, value: object) -> float:
