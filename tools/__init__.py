@@ -1,3 +1,5 @@
-"""What makes and measures: the demo's training, the gallery, recipes and conversions."""
+"""Programs around the package: the demo's training, the gallery, recipes and conversions."""
 
-import mlx_zimage.linux  # noqa: F401  # before a tool imports MLX
+from mlx_zimage import linux as linux  # before MLX, which a tool may import first
+
+linux.keep_freed_memory()
