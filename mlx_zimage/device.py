@@ -6,7 +6,6 @@ replacing `mx.default_device` and `mx.device_info`.
 
 import os
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -55,24 +54,26 @@ def memory() -> int:
 
 def container_limit(root: Path = Path("/")) -> int | None:
     """Return the memory limit of this process's control groups (v1 or v2), the lowest of them."""
-    if sys.platform != "linux":
-        return None
     lines: list[str] = []
-    with suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
+    with suppress(OSError):  # no control groups: macOS, or a container that hides them
+        lines = (root / "proc/self/cgroup").read_text("utf-8", "surrogateescape").splitlines()
     limits = []
-    for line in lines:
+    for line in [line for line in lines if line.count(":") > 1]:
         _, controllers, group = line.split(":", 2)
+        mounts: tuple[str, ...]
         if controllers == "":
-            base, name = root / "sys/fs/cgroup", "memory.max"
+            mounts, name = ("sys/fs/cgroup", "sys/fs/cgroup/unified"), "memory.max"
         elif "memory" in controllers.split(","):
-            base, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+            mounts, name = ("sys/fs/cgroup/memory",), "memory.limit_in_bytes"
         else:
             continue
-        # A parent's limit holds for its children. Inside a container the group's own path may lie
+        # A parent's limit holds for its children. Inside a container the group's path may lie
         # outside of what is mounted; then the mount's top is the container's group.
-        places = [base / group.strip("/"), *(base / group.strip("/")).parents]
-        for place in places[: places.index(base) + 1]:
-            with suppress(OSError, ValueError):
+        steps = [] if ".." in group.split("/") else group.strip("/").split("/")
+        places = [
+            root.joinpath(mount, *steps[:n]) for mount in mounts for n in range(len(steps) + 1)
+        ]
+        for place in places:
+            with suppress(OSError, ValueError):  # no such group; "max"
                 limits.append(int((place / name).read_text("utf-8")))
     return min((limit for limit in limits if 0 < limit < NO_LIMIT), default=None)
