@@ -7,7 +7,9 @@ import itertools
 import math
 import numbers
 import operator
+import os
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
@@ -32,6 +34,28 @@ def excerpt(value: object, limit: int = EXCERPT) -> str:
     except Exception:  # an integer of more digits than Python prints, or a broken __repr__
         return f"a value of type {type(value).__name__}"
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def path_text(path: object, limit: int = 200) -> str:
+    """Return a path for a message: as it is if it is short and printable, else quoted and cut."""
+    text = str(path)
+    return text if len(text) <= limit and text.isprintable() else excerpt(text)
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception says on one line, without the path that an OSError repeats."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def path(name: str, value: object) -> Path:
+    """Return a path of a string or a path-like object that is not empty."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise RequestError(f"{name} must be a path, not {_with_type(value)}")
+    if not os.fspath(value):
+        raise RequestError(f"{name} must be a path, not an empty string")
+    return Path(value)
 
 
 def string(name: str, value: object) -> str:
@@ -116,7 +140,7 @@ def schedule(name: str, value: object) -> str | tuple[float, ...]:
 def array(name: str, value: object, ndim: int) -> np.ndarray:
     """Return a float32 copy that cannot be written to, of an array of finite real numbers."""
     try:
-        values = np.asarray(_from_mlx(value))
+        values = np.asarray(from_mlx(value))
         if values.dtype.kind not in "fiu":
             raise RequestError(f"{name} must be an array of real numbers, not of {values.dtype}")
         with np.errstate(over="ignore"):  # beyond float32 is infinite, which is refused below
@@ -124,15 +148,22 @@ def array(name: str, value: object, ndim: int) -> np.ndarray:
     except RequestError:
         raise
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise RequestError(
-            f"{name} must be an array of numbers: {' '.join(str(error).split())}"
-        ) from error
+        raise RequestError(f"{name} must be an array of numbers: {reason(error)}") from error
     if result.ndim != ndim or not result.size:
         raise RequestError(f"{name} must have {ndim} dimensions, not the shape {result.shape}")
     if not np.isfinite(result).all():
         raise RequestError(f"{name} must be finite; some values are NaN or infinite")
     result.flags.writeable = False
     return result
+
+
+def from_mlx(value: object) -> Any:
+    """Return MLX's arrays in float32, as NumPy has no bfloat16, and everything else as it is."""
+    if not type(value).__module__.startswith("mlx"):
+        return value
+    import mlx.core as mx
+
+    return value.astype(mx.float32) if isinstance(value, mx.array) else value
 
 
 def _excerpt_of_text(text: str, limit: int) -> str:
@@ -162,12 +193,3 @@ def _as_float(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.nan
-
-
-def _from_mlx(value: object) -> Any:
-    """Return MLX's arrays in float32, as NumPy has no bfloat16, and everything else as it is."""
-    if not type(value).__module__.startswith("mlx"):
-        return value
-    import mlx.core as mx
-
-    return value.astype(mx.float32) if isinstance(value, mx.array) else value

@@ -1,13 +1,14 @@
-"""What can go wrong, as one tree.
+"""The library's errors, as one tree.
 
 ZImageError
-├── RequestError (also ValueError)   what was asked for cannot be done
-├── CheckpointError                  weights or configs that are missing, broken or of another kind
-├── DownloadError                    the Hub is needed and was not allowed, or did not answer
-├── LoraError                        a LoRA that does not fit the model
-└── OutOfMemoryError                 the request does not fit in this machine's memory
+├── RequestError (also ValueError)   the request is invalid, or cannot be done with this model
+├── CheckpointError                  weights or configs are missing, damaged or of another model
+├── DownloadError                    the Hub is needed and is not allowed, or does not answer
+├── LoraError                        a LoRA does not fit the model
+├── OutOfMemoryError                 the request does not fit in this machine's memory
+└── DeviceError                      the GPU's driver refuses or has stopped a computation
 
-Each message is one line: the rule, the value it met, and what to do about it.
+Each message is one line: the rule, the value that breaks it, and what to do.
 """
 
 
@@ -16,20 +17,24 @@ class ZImageError(Exception):
 
 
 class RequestError(ZImageError, ValueError):
-    """What was asked for cannot be done."""
+    """The request is invalid, or cannot be done with this model."""
 
 
 class CheckpointError(ZImageError):
-    """Weights or configs that are missing, broken, or of another kind."""
+    """Weights or configs are missing, damaged or of another model."""
 
 
 class DownloadError(ZImageError):
-    """The Hub is needed and was not allowed, or did not answer."""
+    """The Hub is needed and is not allowed, or does not answer."""
 
 
 class LoraError(ZImageError):
-    """A LoRA that does not fit the model."""
+    """A LoRA does not fit the model."""
 
 
 class OutOfMemoryError(ZImageError):
     """The request does not fit in this machine's memory."""
+
+
+class DeviceError(ZImageError):
+    """The GPU's driver refuses or has stopped a computation."""

@@ -1,1 +1,1 @@
-"""Pixels, and files that remember how they were made."""
+"""Pictures: pixels, and files that hold the request that made them."""
