@@ -1,1 +1,1 @@
-"""From a prompt to token ids."""
+"""Prompts: the chat template, the tokenizer, and a cache of embeddings."""

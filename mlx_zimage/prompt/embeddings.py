@@ -1,4 +1,4 @@
-"""What prompts were encoded to: the last ones, up to so many bytes."""
+"""A cache of prompts' embeddings: the most recently used ones, limited in bytes."""
 
 import threading
 from collections import OrderedDict
@@ -9,32 +9,40 @@ ROOM = 64_000_000  # bytes: 24 prompts of the most tokens, at the real width and
 
 
 class Embeddings:
-    """By prompt. One model's own: its weights, their type and its tokenizer never change.
+    """The cache of one model, whose weights, dtype and tokenizer never change. Safe in threads.
 
-    Arrays go in and out as others on the same memory, so that assigning to one changes no other.
+    Arrays go in and out as new arrays on the same memory, so that a caller who assigns to one
+    changes no other.
     """
 
     def __init__(self, room: int = ROOM):
         self._room = room
-        self._kept: OrderedDict[str, mx.array] = OrderedDict()
+        self._arrays: OrderedDict[str, mx.array] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, text: str) -> mx.array | None:
+    def __contains__(self, text: str) -> bool:
+        """Whether `get` would return an embedding. Unlike `get`, this does not count as a use."""
         with self._lock:
-            if text not in self._kept:
+            return text in self._arrays
+
+    def get(self, text: str) -> mx.array | None:
+        """Return a prompt's embedding, or None, and mark it as used."""
+        with self._lock:
+            if text not in self._arrays:
                 return None
-            self._kept.move_to_end(text)
-            return mx.array(self._kept[text])
+            self._arrays.move_to_end(text)
+            return mx.array(self._arrays[text])
 
     def put(self, text: str, embedding: mx.array) -> None:
-        """The ones not asked for longest make room."""
-        own = mx.array(embedding)
-        mx.eval(own)  # on this thread's stream, which others do not have
+        """Add an embedding, and drop those not used for longest where room is short."""
+        copy = mx.array(embedding)
+        mx.eval(copy)  # here, as other threads cannot use this thread's stream
         with self._lock:
-            self._kept[text] = own
-            while sum(kept.nbytes for kept in self._kept.values()) > self._room:
-                self._kept.popitem(last=False)
+            self._arrays[text] = copy
+            while sum(array.nbytes for array in self._arrays.values()) > self._room:
+                self._arrays.popitem(last=False)
 
     def clear(self) -> None:
+        """Drop all embeddings."""
         with self._lock:
-            self._kept.clear()
+            self._arrays.clear()

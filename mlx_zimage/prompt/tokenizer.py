@@ -1,4 +1,4 @@
-"""Qwen2's byte-level BPE, through `tokenizers` alone."""
+"""Qwen2's byte-level BPE tokenizer, with the `tokenizers` library alone."""
 
 import json
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
+from ..checks import path_text, reason
 from ..errors import CheckpointError
 from .template import PROMPT_START, chat
 
-MAX_TOKENS = 512  # diffusers' limit for the whole turn, the template included
+MAX_TOKENS = 512  # diffusers' limit, which includes the chat template
 
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-ADDED_TOKENS = (  # Qwen3's, in the order of their ids, right after the vocabulary
+ADDED_TOKENS = (  # of Qwen3, in the order of their ids, which follow the vocabulary's
     *(f"<|{name}|>" for name in ("endoftext", "im_start", "im_end")),
     *(f"<|{name}_{end}|>" for name in ("object_ref", "box", "quad") for end in ("start", "end")),
     *(f"<|{name}|>" for name in ("vision_start", "vision_end", "vision_pad")),
@@ -31,11 +32,15 @@ ADDED_TOKENS = (  # Qwen3's, in the order of their ids, right after the vocabula
 
 @dataclass(frozen=True)
 class Tokens:
+    """A prompt's token ids, and the end of the prompt that did not fit."""
+
     ids: tuple[int, ...]
-    lost: str  # the end of the prompt that did not fit
+    lost: str
 
 
 class PromptTokenizer:
+    """A tokenizer that puts prompts into the chat template and limits their length."""
+
     def __init__(self, tokenizer: Tokenizer):
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -43,7 +48,7 @@ class PromptTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "PromptTokenizer":
-        """From tokenizer.json, or from vocab.json and merges.txt."""
+        """Read tokenizer.json, or vocab.json and merges.txt."""
         try:
             if (folder / "tokenizer.json").is_file():
                 return cls(Tokenizer.from_file(str(folder / "tokenizer.json")))
@@ -51,31 +56,32 @@ class PromptTokenizer:
                 return cls(_from_vocabulary(folder))
         except Exception as error:  # tokenizers raises plain Exception on a broken file
             raise CheckpointError(
-                f"{folder}: the tokenizer cannot be read ({error}); "
+                f"{path_text(folder)}: the tokenizer cannot be read ({reason(error)}); "
                 "copy its files again from the official checkpoint"
             ) from error
         raise CheckpointError(
-            f"{folder} must hold tokenizer.json, or vocab.json and merges.txt; "
+            f"{path_text(folder)} must hold tokenizer.json, or vocab.json and merges.txt; "
             "copy them from the official checkpoint"
         )
 
     def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, without the chat template."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def turn(self, prompt: str, limit: int = MAX_TOKENS) -> Tokens:
-        """The prompt in its chat turn, its end cut off where too long, as diffusers cuts it."""
+        """Return the tokens of a prompt in the chat template, cut at `limit` as in diffusers."""
         text = chat(prompt)
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         lost = ""
         if len(encoding.ids) > limit:
-            # Several tokens may share one character: what is left of it is not lost.
-            kept = max(encoding.offsets[limit - 1][1], PROMPT_START)
-            lost = text[kept : PROMPT_START + len(prompt)]
+            # The last token may be a part of a character, which then does not count as lost.
+            end = max(encoding.offsets[limit - 1][1], PROMPT_START)
+            lost = text[end : PROMPT_START + len(prompt)]
         return Tokens(tuple(encoding.ids[:limit]), lost)
 
 
 def byte_level(model: BPE) -> Tokenizer:
-    """Qwen2's way from text to bytes and back, around any vocabulary."""
+    """Return a tokenizer with Qwen2's normalization, splitting and bytes around a vocabulary."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
@@ -88,24 +94,22 @@ def byte_level(model: BPE) -> Tokenizer:
 def _from_vocabulary(folder: Path) -> Tokenizer:
     vocabulary = json.loads((folder / "vocab.json").read_text("utf-8"))
     lines = (folder / "merges.txt").read_text("utf-8").split("\n")
-    merges = [
-        (left, right)
-        for left, _, right in (line.partition(" ") for line in lines if line)
-        if not left.startswith("#version")
-    ]
+    pairs = (line.partition(" ") for line in lines if line and not line.startswith("#version"))
+    merges = [(first, second) for first, _, second in pairs]
     tokenizer = byte_level(BPE(vocabulary, merges))
     for token in _added_tokens(folder):
-        # Tokens already in the vocabulary keep their id; the others follow it, in order.
+        # A token in the vocabulary keeps its id; the others are numbered after it, in order.
         tokenizer.add_tokens([token])
     return tokenizer
 
 
 def default_added_tokens() -> list[AddedToken]:
+    """Return Qwen3's special tokens."""
     return [AddedToken(text, normalized=False, special=True) for text in ADDED_TOKENS]
 
 
 def _added_tokens(folder: Path) -> list[AddedToken]:
-    """As tokenizer_config.json lists them, else Qwen3's own."""
+    """Return the special tokens that tokenizer_config.json lists, or else those of Qwen3."""
     path = folder / "tokenizer_config.json"
     data = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     listed = data.get("added_tokens_decoder")

@@ -43,7 +43,7 @@ def test_merges_with_a_hash(folder: Path, tmp_path: Path) -> None:
     assert PromptTokenizer.from_folder(tmp_path).encode("##") == [300]
 
 
-def test_a_short_prompt_is_whole(folder: Path) -> None:
+def test_a_short_prompt_loses_nothing(folder: Path) -> None:
     tokens = PromptTokenizer.from_folder(folder).turn("the red circle")
     assert tokens.lost == ""
     assert len(tokens.ids) < 32
@@ -51,9 +51,9 @@ def test_a_short_prompt_is_whole(folder: Path) -> None:
 
 def test_the_cut(folder: Path) -> None:
     tokenizer = PromptTokenizer.from_folder(folder)
-    whole = len(tokenizer.turn("").ids)
-    # One byte is one token here. The template's own end goes first, then the prompt's.
-    fits = "x" * (MAX_TOKENS - whole)
+    template = len(tokenizer.turn("").ids)
+    # One byte is one token here. The end of the template goes first, then the end of the prompt.
+    fits = "x" * (MAX_TOKENS - template)
     assert tokenizer.turn(fits).lost == ""
     assert len(tokenizer.turn(fits).ids) == MAX_TOKENS
     start = len(tokenizer.encode("<|im_start|>user\n"))

@@ -1,4 +1,4 @@
-"""What tokenizers are tried on."""
+"""Texts that tokenizers are tested with."""
 
 import json
 import os
@@ -37,7 +37,7 @@ TEXTS = [
 
 
 def split_tokenizer(source: Path, target: Path) -> None:
-    """tokenizer.json as vocab.json, merges.txt and tokenizer_config.json."""
+    """Write a tokenizer.json as vocab.json, merges.txt and tokenizer_config.json."""
     data = json.loads((source / "tokenizer.json").read_text("utf-8"))
     model = data["model"]
     (target / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), "utf-8")
