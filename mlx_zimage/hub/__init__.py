@@ -1,1 +1,1 @@
-"""Models by name: on this machine, or fetched from the Hub."""
+"""Sources to paths: models on this machine, and models fetched from the Hugging Face Hub."""

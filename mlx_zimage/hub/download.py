@@ -1,32 +1,51 @@
-"""From the Hub to its cache on this machine: only the files that are needed, told byte by byte.
+"""Downloads from the Hub to its cache on this machine: the files that are needed, as events."""
 
-huggingface_hub fetches, resumes after a broken connection and keeps the files. It runs in a thread
-of its own, so that whoever reads the events may stop at any time.
-"""
-
+import errno
+import json
 import re
 import shutil
-import threading
-from collections.abc import Generator
-from contextlib import suppress
+import tempfile
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
+from threading import Event
 from typing import Any
 
 from ..errors import DownloadError, RequestError
+from ..events import Downloaded
 from ..files import digest
-from ..weights.tensor import PARTS
-from .locate import CONTENTS, command, local, locate, repo_of
+from .locate import (
+    CONFIGS,
+    MODEL_INDEX,
+    advice,
+    cached,
+    check_revision,
+    command,
+    components,
+    local,
+    locate,
+    offline,
+    quote,
+    repo_of,
+)
+from .transfer import Transfer, progress_bar
 
-FOLDERS = (*PARTS, "tokenizer", "scheduler")
 KINDS = (".json", ".txt", ".safetensors")
-TELL_SECONDS = 0.1  # between two events
-STOP_SECONDS = 5  # a cancelled transfer may take to clear up
+FORMS = ("", "bf16", "fp16", "fp32")
+"""Forms that a repo may hold the same weights in; the first that it has is fetched."""
+WEIGHTS = re.compile(
+    r"[^./]+/[^./]+?(?:\.(?P<form>\w+))?(?:-\d+-of-\d+)?\.safetensors(?:\.index(?:\.\w+)?\.json)?"
+)
+PLAIN_WEIGHTS = re.compile(r"(\d+|model|diffusion_pytorch_model)([.-].*)?\.safetensors")
+"""Weights whose names mark their folder as a component, where it has no config.json (mflux)."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
 class File:
+    """A file of a repo."""
+
     name: str
     size: int
     sha256: str | None  # of large files, as the Hub knows it
@@ -34,229 +53,210 @@ class File:
 
 @dataclass(frozen=True)
 class Remote:
-    """What a download would fetch."""
+    """The files of a repo that a download consists of."""
 
     repo: str
-    branch: str | None  # or tag, as asked for
+    branch: str | None  # or tag or commit, as requested
     commit: str
     files: tuple[File, ...]
 
     @property
     def size(self) -> int:
+        """Bytes of all files, whether they are on this machine or not."""
         return sum(file.size for file in self.files)
 
     def missing(self) -> list[File]:
-        """Those that are not here."""
+        """Return the files that are not on this machine."""
         from huggingface_hub import try_to_load_from_cache
 
-        def here(file: File) -> bool:
-            found = try_to_load_from_cache(self.repo, file.name, revision=self.commit)
-            return isinstance(found, str)
+        def is_cached(file: File) -> bool:
+            path = try_to_load_from_cache(self.repo, file.name, revision=self.commit)
+            return isinstance(path, str)
 
-        return [file for file in self.files if not here(file)]
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    """So many bytes of all the files are here."""
-
-    file: str
-    done: int
-    total: int
+        return [file for file in self.files if not is_cached(file)]
 
 
 def look_up(source: str | Path, revision: str | None = None) -> Remote:
-    """Ask the Hub what it has."""
+    """Ask the Hub which files `ZImage.load(source)` needs."""
     from huggingface_hub import HfApi
 
+    check_revision(revision)
+    if local(source) is not None:
+        raise RequestError(f"{quote(source)} is on this machine; there is nothing to download")
     repo = repo_of(source)
+    if offline():
+        raise DownloadError(f"{repo} cannot be downloaded: {advice(repo, revision)}")
     try:
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
+        files = [
+            File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
+            for entry in info.siblings or []
+        ]
+        names = [file.name for file in files]
+        index = _model_index(repo, info.sha) if info.sha and MODEL_INDEX in names else {}
     except Exception as error:  # each version of the library raises those of its own HTTP client
-        raise _failed(repo, revision, error) from error
-    files = [
-        File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
-        for entry in info.siblings or []
-    ]
-    needed = _needed([file.name for file in files])
+        raise _failure(repo, revision, error) from error
+    needed = _needed(names, components(index) or _component_folders(names))
     if info.sha is None or not any(name.endswith(".safetensors") for name in needed):
         raise DownloadError(
-            f"{repo} holds no transformer, text_encoder and vae folders; fetch the file you want "
-            f"(hf download {repo} FILE) and give its path"
+            f"{repo} is no checkpoint in the official layout (folders with config.json and "
+            f"weights); fetch the file you want (hf download {repo} FILE) and give its path"
         )
     return Remote(repo, revision, info.sha, tuple(f for f in files if f.name in needed))
 
 
-def find(source: str | Path, *, download: bool, revision: str | None) -> Path:
-    """Where it is on this machine; fetched first, if it is not there and that is allowed."""
+def fetching(
+    source: str | Path, *, download: bool, revision: str | None = None
+) -> Generator[Downloaded, None, Path]:
+    """Return the path of a model, after fetching it if it is not complete and `download` is true.
+
+    To cancel, close the generator.
+    """
     if download and local(source) is not None:
-        raise RequestError(f"download is for the Hub, and {local(source)} is here; leave it out")
+        raise RequestError(
+            f"download is for the Hub, and {quote(source)} is on this machine; leave it out"
+        )
     try:
         return locate(source, revision)
     except DownloadError:
         if not download:
             raise
-    for _ in fetch(look_up(source, revision)):
-        pass
-    return locate(source, revision)
+    return (yield from fetch(look_up(source, revision)))
 
 
 def download(source: str | Path, revision: str | None = None) -> Generator[Downloaded, None, None]:
-    """Fetch what `ZImage.load(source)` needs, as events. To cancel, close it."""
+    """Fetch what `ZImage.load(source)` needs, as events. To cancel, close the generator."""
     yield from fetch(look_up(source, revision))
 
 
-def fetch(remote: Remote) -> Generator[Downloaded, None, None]:
-    """Files that are here already are not fetched again."""
-    from huggingface_hub import constants
-
+def fetch(remote: Remote) -> Generator[Downloaded, None, Path]:
+    """Fetch the files of `remote` that are not on this machine, and return their folder."""
     missing = remote.missing()
-    needed, cache = sum(file.size for file in missing), Path(constants.HF_HUB_CACHE)
-    home = next(place for place in (cache, *cache.parents) if place.exists())
-    if needed > (free := shutil.disk_usage(home).free):
-        raise DownloadError(
-            f"{remote.repo} needs {needed / 1e9:.1f} GB in {cache}, and {free / 1e9:.1f} GB are "
-            "free; make room, or set HF_HUB_CACHE to a place elsewhere"
-        )
-    done = remote.size - needed
-    # Small ones first: configs and indexes say what else must come. The one that names the
-    # parts comes by the branch's name, so that the cache knows what the branch is.
-    missing.sort(key=lambda file: file.size)
-    first = [file for file in remote.files if file.name == CONTENTS] or list(remote.files[:1])
-    for file in [*first, *(file for file in missing if file not in first)]:
-        for count in _fetched(remote, file, by_branch=file in first):
+    size = sum(file.size for file in missing)
+    _check_disk(remote.repo, size)
+    done = remote.size - size
+    # Small files first: configs and indexes say what else must come. One file is fetched by the
+    # branch's name, so that the cache knows what the branch is: at once where model_index.json then
+    # tells a complete folder from the rest of an interrupted download, else when all others are.
+    anchor = next((file for file in remote.files if file.name == MODEL_INDEX), remote.files[0])
+    others = sorted((file for file in missing if file != anchor), key=lambda file: file.size)
+    for file in [anchor, *others] if anchor.name == MODEL_INDEX else [*others, anchor]:
+        for count in _fetch_file(remote, file, by_branch=file == anchor):
             if count < file.size and file in missing:
                 yield Downloaded(file.name, done + count, remote.size)
         done += file.size if file in missing else 0
         yield Downloaded(file.name, done, remote.size)
-    locate(remote.repo, remote.branch)  # whole, by its own indexes
+    return cached(remote.repo, remote.branch)
 
 
-def _fetched(remote: Remote, file: File, by_branch: bool) -> Generator[int, None, None]:
-    """Bytes so far, while it comes. Its hash is held against the Hub's at the end."""
-    transfer = _Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)
+def find(source: str | Path, *, download: bool, revision: str | None) -> Path:
+    """Return the path that `fetching` returns."""
+    events = fetching(source, download=download, revision=revision)
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            path: Path = end.value
+            return path
+
+
+def _fetch_file(remote: Remote, file: File, by_branch: bool) -> Generator[int, None, None]:
+    """Yield the number of bytes so far; compare the file's hash with the Hub's at the end."""
+    transfer = Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)
     try:
-        yield from transfer.follow()
+        yield from transfer.progress()
     finally:
         transfer.stop()
     if transfer.error is not None:
-        raise _failed(remote.repo, remote.branch, transfer.error) from transfer.error
+        raise _failure(remote.repo, remote.branch, transfer.error) from transfer.error
     path = Path(transfer.path)
     if file.sha256 is not None and digest(path) != file.sha256:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{file.name} of {remote.repo} came with other bytes than the Hub names, and is "
-            f"removed; run again: {command(remote.repo, remote.branch)}"
+            f"{file.name} of {remote.repo} arrived with another SHA-256 than the Hub lists, and "
+            f"was removed; run again: {command(remote.repo, remote.branch)}"
         )
 
 
-class _StopError(Exception):
-    """Whoever followed the transfer wants no more of it."""
+def _check_disk(repo: str, size: int) -> None:
+    """Raise where the cache's disk has no room for `size` bytes."""
+    from huggingface_hub import constants
+
+    cache = Path(constants.HF_HUB_CACHE)
+    folder = next(place for place in (cache, *cache.parents) if place.exists())
+    if size > (free := shutil.disk_usage(folder).free):
+        raise DownloadError(
+            f"{repo} needs {size / 1e9:.1f} GB in {cache}, and {free / 1e9:.1f} GB are free; make "
+            "room, or set HF_HUB_CACHE to another folder"
+        )
 
 
-class _Transfer:
-    """One file, fetched in a thread."""
+def _model_index(repo: str, commit: str) -> dict[str, Any]:
+    """Read a repo's model_index.json; the cache stays as it is."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    def __init__(self, repo: str, name: str, revision: str | None):
-        self.path = ""
-        self.error: Exception | None = None
-        self._told: SimpleQueue[int] = SimpleQueue()
-        self._stop = threading.Event()
-        arguments = (repo, name, revision)
-        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
-        self._thread.start()
-
-    def follow(self) -> Generator[int, None, None]:
-        count = 0
-        while self._thread.is_alive() or not self._told.empty():
-            with suppress(Empty):
-                count += self._told.get(timeout=TELL_SECONDS)
-            while not self._told.empty():
-                count += self._told.get()
-            yield count
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread.is_alive():
-            with suppress(Exception):  # Xet's threads do not pass on what a progress bar raises
-                from huggingface_hub.utils._xet import abort_xet_session
-
-                abort_xet_session()  # type: ignore[no-untyped-call]  # theirs, without types
-        self._thread.join(STOP_SECONDS)
-
-    def _run(self, repo: str, name: str, revision: str | None) -> None:
-        from huggingface_hub import hf_hub_download
-
-        told, stop = self._told, self._stop
-
-        class Bar:
-            """What huggingface_hub tells its progress to."""
-
-            def __init__(self, *_: Any, initial: int = 0, total: int | None = None, **__: Any):
-                self.n, self.total = initial, total
-
-            def update(self, n: float | None = 1) -> None:
-                if stop.is_set():
-                    raise _StopError
-                told.put(int(n or 0))
-
-            def update_transfer(self, n: float | None = 1) -> None:
-                """Bytes on the wire, where Xet counts them apart from those on disk."""
-
-            def __enter__(self) -> "Bar":
-                return self
-
-            def __exit__(self, *_: object) -> None:
-                pass
-
-            def __getattr__(self, _: str) -> Any:  # refresh, close, descriptions: nothing to show
-                return lambda *_, **__: None
-
-        try:
-            self.path = hf_hub_download(repo, name, revision=revision, tqdm_class=Bar)
-        except Exception as error:  # it belongs to whoever follows, not to this thread
-            self.error = error
+    path = try_to_load_from_cache(repo, MODEL_INDEX, revision=commit)
+    with tempfile.TemporaryDirectory() as folder:
+        if not isinstance(path, str):
+            bar = progress_bar(SimpleQueue(), Event())  # huggingface_hub's own would be shown
+            path = hf_hub_download(
+                repo, MODEL_INDEX, revision=commit, local_dir=folder, tqdm_class=bar
+            )
+        index = json.loads(Path(path).read_text("utf-8"))
+    return index if isinstance(index, dict) else {}
 
 
-def _needed(names: list[str]) -> set[str]:
-    """Configs, tokenizer, and the weights of each part once, where they lie in several forms."""
-    inside = [n for n in names if n.count("/") == 1 and n.split("/")[0] in FOLDERS]
-    chosen = {n for n in names if n == CONTENTS}
-    for folder in FOLDERS:
-        files = {n: _variant(n) for n in inside if n.startswith(f"{folder}/") and n.endswith(KINDS)}
-        there = {variant for variant in files.values() if variant is not None}
-        best = min(there, key=lambda v: (VARIANTS.index(v) if v in VARIANTS else 9, v), default="")
-        chosen |= {name for name, variant in files.items() if variant in (None, best)}
-    return chosen
+def _component_folders(names: Sequence[str]) -> list[str]:
+    """Return the folders of a repo without model_index.json that hold a component's weights."""
+    paths = [name.split("/") for name in names if name.count("/") == 1]
+    with_config = {folder for folder, name in paths if name == "config.json"}
+    folders = {
+        folder
+        for folder, name in paths
+        if PLAIN_WEIGHTS.fullmatch(name)
+        or (name.endswith(".safetensors") and folder in with_config)
+    }
+    return [*sorted(folders), *CONFIGS]
 
 
-VARIANTS = ("", "bf16", "fp16", "fp32")
-"""Forms of the same weights, the first that is there is taken."""
-WEIGHTS = re.compile(
-    r"[^./]+/[^./]+?(?:\.(?P<form>\w+))?(?:-\d+-of-\d+)?\.safetensors(?:\.index(?:\.\w+)?\.json)?"
-)
+def _needed(names: Sequence[str], folders: Collection[str]) -> set[str]:
+    """Return the index, the folders' configs, and the weights of each in one form."""
+    needed = {name for name in names if name == MODEL_INDEX}
+    for folder in folders:
+        inside = [n for n in names if n.startswith(f"{folder}/") and n.count("/") == 1]
+        forms = {name: _form(name) for name in inside if name.endswith(KINDS)}
+        available = {form for form in forms.values() if form is not None}
+        best = min(available, key=lambda f: (FORMS.index(f) if f in FORMS else 9, f), default="")
+        needed |= {name for name, form in forms.items() if form in (None, best)}
+    return needed
 
 
-def _variant(name: str) -> str | None:
-    """Of weights and their index; None for all else."""
-    found = WEIGHTS.fullmatch(name)
-    return None if found is None else found["form"] or ""
+def _form(name: str) -> str | None:
+    """Return the form of weights or of their index; None for any other file."""
+    match = WEIGHTS.fullmatch(name)
+    return None if match is None else match["form"] or ""
 
 
-def _failed(repo: str, revision: str | None, error: Exception) -> DownloadError:
-    """In one line: what happened, and what to do."""
+def _failure(repo: str, revision: str | None, error: BaseException) -> DownloadError:
+    """Return an error that says in one line what happened and what to do."""
+    if type(error).__name__ == "LocalEntryNotFoundError" and error.__cause__ is not None:
+        error = error.__cause__  # what kept the library from reaching the Hub
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    again = f"run later: {command(repo, revision)} (the model named demo is here already)"
+    again = f"try again later: {command(repo, revision)} (the model demo needs no download)"
     if type(error).__name__ == "RevisionNotFoundError":
         return DownloadError(f"{repo} has no revision {revision!r}; leave it out, or name another")
     if status in (401, 403):
-        reason = "it is not there, or needs a token: run hf auth login, or set HF_TOKEN"
+        reason = "it does not exist, or needs a token: run hf auth login, or set HF_TOKEN"
     elif status == 404:
         reason = "there is no such repository or file on the Hub"
     elif status is not None:
-        reason = f"the Hub answers {status}; {again}"
+        reason = f"the Hub answers with status {status}; {again}"
+    elif isinstance(error, OSError) and error.errno in WRITING:
+        reason = f"the cache cannot be written ({reason}); make room, or set HF_HUB_CACHE"
+    elif isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        reason = f"its {MODEL_INDEX} is broken ({reason})"
     else:
         reason = f"the Hub cannot be reached ({reason}); {again}"
     return DownloadError(f"{repo} cannot be downloaded: {reason}")

@@ -1,4 +1,4 @@
-"""A small server that speaks the Hub's protocol, and misbehaves as it is told."""
+"""A small server that speaks the Hub's protocol, and misbehaves on demand."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "c" * 40
-LARGE = ".safetensors"  # kept as the Hub keeps large files: under their SHA-256
+LARGE = ".safetensors"  # stored like the Hub's large files: under their SHA-256
 
 
 class Hub(ThreadingHTTPServer):
@@ -22,15 +22,22 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
-        self.status = 0  # answer everything with it
-        self.cut: dict[str, int] = {}  # after so many bytes of a file the connection ends, once
-        self.wrong: set[str] = set()  # files whose hash is told wrong
+        self.status = 0  # answer every request with it
+        self.status_of: dict[str, int] = {}  # answer requests of these files with it
+        self.cut: dict[str, int] = {}  # bytes of a file after which the connection ends, once
+        self.wrong: set[str] = set()  # files whose hash is listed wrong
         self.token: str | None = None
         self.slow = 0.0  # seconds before each piece
-        self.asked: list[tuple[str, str, str | None]] = []  # method, path, range
+        self.cut_off = threading.Event()  # a client went away before a file had ended
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
 
     def handle_error(self, *_: Any) -> None:
-        """A client that goes away is what some tests want."""
+        """Note that a client went away, which some tests want, and stay quiet."""
+        self.cut_off.set()
+
+    @property
+    def asked(self) -> list[tuple[str, str, str | None]]:
+        return self.requests
 
     @property
     def url(self) -> str:
@@ -42,19 +49,20 @@ class Hub(ThreadingHTTPServer):
         return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
 
     def siblings(self) -> list[dict[str, Any]]:
-        found = []
+        entries = []
         for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             name, size = file.relative_to(self.folder).as_posix(), file.stat().st_size
             entry: dict[str, Any] = {"rfilename": name, "size": size, "blobId": "b" * 40}
             if name.endswith(LARGE):
                 entry["lfs"] = {"size": size, "sha256": self.sha256(name), "pointerSize": 130}
-            found.append(entry)
-        return found
+            entries.append(entry)
+        return entries
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Hub
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms between its header and its body
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -67,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         hub, path = self.server, self.path.partition("?")[0]
-        hub.asked.append((self.command, path, self.headers.get("Range")))
+        hub.requests.append((self.command, path, self.headers.get("Range")))
         if hub.status:
             self._error(hub.status, "Trouble")
         elif hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
@@ -78,6 +86,8 @@ class Handler(BaseHTTPRequestHandler):
             self._error(404, "RepoNotFound")
         elif not (hub.folder / path.split("/", 5)[5]).is_file():
             self._error(404, "EntryNotFound")
+        elif status := hub.status_of.get(path.split("/", 5)[5]):
+            self._error(status, "Trouble")
         else:
             self._file(path.split("/", 5)[5], body)
 
@@ -92,8 +102,8 @@ class Handler(BaseHTTPRequestHandler):
         data, status = (self.server.folder / name).read_bytes(), 200
         headers = {"ETag": f'"{self.server.sha256(name)}"', "X-Repo-Commit": COMMIT}
         headers |= {"X-Linked-Size": str(len(data)), "Accept-Ranges": "bytes"}
-        if wanted := self.headers.get("Range"):
-            start = int(wanted.removeprefix("bytes=").split("-")[0])
+        if span := self.headers.get("Range"):
+            start = int(span.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             data, status = data[start:], 206
         self._send(status, data, headers, body, self.server.cut.pop(name, None) if body else None)
@@ -120,8 +130,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Hub]:
+    """Serve `folder` while the context lasts."""
     hub = Hub(folder)
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
+    thread = threading.Thread(target=hub.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield hub

@@ -1,15 +1,18 @@
 """The Hub, played by a small server on this machine."""
 
+import errno
+import json
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mlx_zimage import DownloadError, ZImage
+from mlx_zimage import DownloadError, RequestError, ZImage
+from mlx_zimage.events import Downloaded
 from mlx_zimage.hub import download as downloading
-from mlx_zimage.hub.download import Downloaded, download, look_up
+from mlx_zimage.hub.download import download, fetch, fetching, look_up
 from mlx_zimage.hub.locate import locate
 
 from .hub_server import COMMIT, Hub, serving
@@ -22,7 +25,7 @@ DRAWN = {"width": 32, "height": 32, "steps": 1, "seed": 1}
 def hub(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Hub]:
-    """With files beside the checkpoint's own that no generation needs."""
+    """Serve a checkpoint with files that no generation needs."""
     folder = tmp_path / "repository"
     shutil.copytree(checkpoint("small"), folder)
     (folder / "README.md").write_text("x" * 100)
@@ -30,6 +33,7 @@ def hub(
     (folder / "assets/picture.png").write_bytes(b"x" * 1000)
     (folder / "whole.safetensors").write_bytes(b"x" * 1000)
     shutil.copy(folder / WEIGHTS, folder / WEIGHTS.replace("model-", "model.fp16-"))
+    shutil.copytree(folder / "vae", folder / "vae_before")  # not named by model_index.json
     with serving(folder) as hub:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
@@ -40,24 +44,112 @@ def hub(
 
 
 def _fetched(hub: Hub) -> set[str]:
-    return {
-        p.split("/", 5)[5] for method, p, _ in hub.asked if method == "GET" and "/api/" not in p
-    }
+    """The files whose bytes were requested."""
+    paths = [p for method, p, _ in hub.requests if method == "GET" and "/api/" not in p]
+    return {path.split("/", 5)[5] for path in paths}
 
 
-def test_only_what_is_needed(hub: Hub) -> None:
+def _drain(events: Generator[Downloaded, None, Path]) -> tuple[list[Downloaded], Path]:
+    """All events, and the path that is returned."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(events))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_only_what_is_needed(hub: Hub, tmp_path: Path) -> None:
     remote = look_up("owner/model")
     names = {file.name for file in remote.files}
     assert WEIGHTS in names and "tokenizer/tokenizer.json" in names
     assert not {n for n in names if n.count("/") == 0} - {"model_index.json"}
-    assert not any("fp16" in name or "assets" in name for name in names)
+    assert not any("fp16" in name or "assets" in name or "before" in name for name in names)
     assert remote.size == sum((hub.folder / name).stat().st_size for name in names)
+    assert _fetched(hub) == {"model_index.json"}
+    assert not (tmp_path / "cache").exists()
     with pytest.raises(DownloadError, match="run: mlx-zimage download owner/model"):
         ZImage.load("owner/model")
-    assert _fetched(hub) == set()
+    assert _fetched(hub) == {"model_index.json"}
     model = ZImage.load("owner/model", download=True)
     assert _fetched(hub) == names
     model.generate("x", **DRAWN)
+
+
+def test_the_way_from_a_source_to_a_path(hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="is not on this machine"):
+        _drain(fetching("owner/model", download=False))
+    assert hub.requests == []
+    events, path = _drain(fetching("owner/model", download=True))
+    assert path == locate("owner/model") and path.name == COMMIT
+    assert events[-1].done == events[-1].total > 0
+    for allowed in (False, True):
+        assert _drain(fetching("owner/model", download=allowed)) == ([], path)
+    assert _drain(fetching(tmp_path, download=False)) == ([], tmp_path)
+    with pytest.raises(RequestError, match="download is for the Hub"):
+        _drain(fetching(tmp_path, download=True))
+
+
+def test_a_folder_named_like_the_repo(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path wins over a repo id, but a download never answers with another folder."""
+    remote = look_up("owner/model")
+    monkeypatch.chdir(tmp_path)
+    Path("owner/model").mkdir(parents=True)
+    assert _drain(fetch(remote))[1].name == COMMIT
+    assert locate("owner/model") == Path("owner/model")
+    with pytest.raises(RequestError, match="is on this machine; there is nothing to download"):
+        look_up("owner/model")
+
+
+def test_components_of_the_future(hub: Hub) -> None:
+    """A repo consists of the folders that its model_index.json names."""
+    file = hub.folder / "model_index.json"
+    added = {
+        "siglip": ["transformers", "Siglip2VisionModel"],
+        "siglip_processor": ["transformers", "Siglip2ImageProcessorFast"],
+        "unused": [None, None],
+    }
+    file.write_text(json.dumps({**json.loads(file.read_text()), **added}))
+    shutil.copytree(hub.folder / "vae", hub.folder / "siglip")
+    (hub.folder / "siglip_processor").mkdir()
+    (hub.folder / "siglip_processor/preprocessor_config.json").write_text("{}")
+    list(download("owner/model"))
+    folder = locate("owner/model")
+    assert (folder / "siglip/config.json").is_file()
+    assert (folder / "siglip_processor/preprocessor_config.json").is_file()
+    assert not (folder / "vae_before").exists()
+
+
+def test_a_repo_without_model_index(hub: Hub) -> None:
+    """Its folders are those with a config and weights, or with weights of the usual names.
+
+    Nothing tells an interrupted download from a complete one then, so the branch is known last.
+    """
+    (hub.folder / "model_index.json").unlink()
+    (hub.folder / "transformer/config.json").unlink()
+    (hub.folder / "loras").mkdir()
+    (hub.folder / "loras/style.safetensors").write_bytes(b"x")
+    names = {file.name for file in look_up("owner/model").files}
+    folders = {"text_encoder", "tokenizer", "transformer", "scheduler", "vae", "vae_before"}
+    assert {name.split("/")[0] for name in names} == folders
+    hub.status_of[WEIGHTS] = 403
+    with pytest.raises(DownloadError, match="needs a token"):
+        list(download("owner/model"))
+    with pytest.raises(DownloadError, match="not on this machine"):
+        locate("owner/model")
+    hub.status_of.clear()
+    list(download("owner/model"))
+    assert {f"{p.parent.name}/{p.name}" for p in locate("owner/model").glob("*/*")} == names
+
+
+def test_a_broken_model_index(hub: Hub) -> None:
+    (hub.folder / "model_index.json").write_text("{")
+    with pytest.raises(DownloadError, match=r"its model_index\.json is broken"):
+        look_up("owner/model")
+    (hub.folder / "model_index.json").write_text('["vae"]')
+    assert WEIGHTS in {file.name for file in look_up("owner/model").files}
 
 
 def test_events_tell_every_byte(hub: Hub) -> None:
@@ -70,13 +162,21 @@ def test_events_tell_every_byte(hub: Hub) -> None:
     assert done.count(total) == 1
 
 
-def test_here_already(hub: Hub) -> None:
+def test_a_complete_download_needs_no_network(hub: Hub) -> None:
     list(download("owner/model"))
-    hub.asked.clear()
-    hub.status = 503  # the network is not needed any more
+    hub.requests.clear()
+    hub.status = 503
     ZImage.load("owner/model", download=True)
     ZImage.load("owner/model", revision=COMMIT)
-    assert hub.asked == []
+    assert hub.requests == []
+
+
+def test_a_complete_download_is_one_event(hub: Hub) -> None:
+    list(download("owner/model"))
+    events = list(download("owner/model"))
+    assert [(event.file, event.done == event.total) for event in events] == [
+        ("model_index.json", True)
+    ]
 
 
 def test_a_revision(hub: Hub) -> None:
@@ -89,42 +189,43 @@ def test_a_revision(hub: Hub) -> None:
 
 
 def test_cut_in_the_middle(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rest of the file is asked for, not the whole."""
+    """The remaining bytes of the file are requested, not all of them."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 12)
     hub.cut[WEIGHTS] = 1 << 16
     list(download("owner/model"))
-    ranges = [wanted for _, path, wanted in hub.asked if path.endswith(WEIGHTS) and wanted]
+    ranges = [span for _, path, span in hub.requests if path.endswith(WEIGHTS) and span]
     assert ranges == [f"bytes={1 << 16}-"]
     ZImage.load("owner/model").generate("x", **DRAWN)
 
 
 def test_stopped_and_begun_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow transfer ends soon after nobody follows it; whole files are kept, halves are not."""
+    """A cancelled transfer ends soon; complete files stay in the cache, others do not."""
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 12)
     events = download("owner/model")
     for event in events:
         hub.slow = 0.02
         if event.file == WEIGHTS:
             break
-    stopped = time.monotonic()
+    requests = len(hub.requests)
     events.close()
-    assert time.monotonic() - stopped < 1
+    assert hub.cut_off.wait(10)  # long before the file would have ended
+    assert len(hub.requests) == requests
     assert list(hub.folder.parent.rglob("*.incomplete")) == []
-    with pytest.raises(DownloadError, match=rf"only in part \(it lacks {WEIGHTS}\), .* run: mlx-z"):
+    with pytest.raises(DownloadError, match=rf"incomplete .* \({WEIGHTS} is missing\); run: mlx-z"):
         locate("owner/model")
     hub.slow, before = 0, _fetched(hub)
-    hub.asked.clear()
+    hub.requests.clear()
     list(download("owner/model"))
     assert _fetched(hub) & before == {WEIGHTS}
     locate("owner/model")
 
 
 def test_wrong_hash(hub: Hub) -> None:
-    """What came is thrown away, and comes again when the Hub is right."""
+    """The file is removed, and fetched again when the Hub is right."""
     hub.wrong.add(WEIGHTS)
-    with pytest.raises(DownloadError, match="came with other bytes than the Hub names"):
+    with pytest.raises(DownloadError, match="arrived with another SHA-256 than the Hub lists"):
         list(download("owner/model"))
-    with pytest.raises(DownloadError, match="only in part"):
+    with pytest.raises(DownloadError, match="incomplete"):
         locate("owner/model")
     hub.wrong.clear()
     list(download("owner/model"))
@@ -137,8 +238,8 @@ def test_wrong_hash(hub: Hub) -> None:
         (401, "needs a token: run hf auth login, or set HF_TOKEN"),
         (403, "needs a token"),
         (404, "there is no such repository"),
-        (429, "the Hub answers 429; run later: mlx-zimage download owner/model"),
-        (503, "the Hub answers 503; run later: mlx-zimage download owner/model"),
+        (429, "the Hub answers with status 429; try again later: mlx-zimage download owner/model"),
+        (503, "the Hub answers with status 503; try again later: mlx-zimage download owner/model"),
     ],
 )
 def test_refused(hub: Hub, status: int, text: str) -> None:
@@ -156,11 +257,25 @@ def test_a_token(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_room(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage("/")
+    remote, usage = look_up("owner/model"), shutil.disk_usage("/")
+    hub.requests.clear()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(DownloadError, match=r"needs 0\.0 GB in .*, and 0\.0 GB are free"):
-        list(download("owner/model"))
-    assert _fetched(hub) == set()
+    message = r"needs 0\.0 GB in .*, and 0\.0 GB are free; make room, or set HF_HUB_CACHE"
+    with pytest.raises(DownloadError, match=message):
+        list(fetch(remote))
+    assert hub.requests == []
+
+
+def test_a_full_disk(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk is not blamed on the Hub."""
+    remote = look_up("owner/model")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(DownloadError, match=r"the cache cannot be written .*No space left"):
+        list(fetch(remote))
 
 
 FORMS = {
@@ -174,9 +289,9 @@ FORMS = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_weights_once(name: str) -> None:
-    there, wanted = ([f"vae/{x}.safetensors" for x in names] for names in FORMS[name])
-    found = downloading._needed([*there, "vae/config.json", "x/y.json"])
-    assert found == {*wanted, "vae/config.json"}
+    in_repo, wanted = ([f"vae/{x}.safetensors" for x in names] for names in FORMS[name])
+    needed = downloading._needed([*in_repo, "vae/config.json", "x/y.json"], ["vae"])
+    assert needed == {*wanted, "vae/config.json"}
 
 
 def test_a_repository_of_single_files(hub: Hub) -> None:
