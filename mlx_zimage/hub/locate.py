@@ -26,7 +26,6 @@ CONFIGS = {
 WITHOUT_WEIGHTS = ("Tokenizer", "Scheduler", "Processor", "FeatureExtractor")
 """Words in the names of classes that `model_index.json` lists and that have no weights."""
 REPO = re.compile(r"\w([\w.-]*\w)?/\w([\w.-]{0,94}\w)?", re.ASCII)
-ABSENT = "not on this machine"
 SHOWN = 80  # characters of a source that a message quotes
 
 
@@ -65,8 +64,8 @@ def cached(repo: str, revision: str | None, *, weights: Sequence[str] | None = N
     folder = _snapshot(repo, revision)
     missing = None if folder is None else _missing(folder, weights)
     if folder is None or missing:
-        state = f"incomplete on this machine ({missing} is missing)" if missing else ABSENT
-        raise DownloadError(f"{repo} is {state}; {advice(repo, revision)}")
+        state = "not" if folder is None else f"incomplete ({missing} is missing)"
+        raise DownloadError(f"{repo} is {state} on this machine; {advice(repo, revision)}")
     return folder
 
 

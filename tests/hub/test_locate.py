@@ -196,7 +196,7 @@ def test_a_part_of_it(
 ) -> None:
     snapshot = _snapshot(tmp_path / "hub", checkpoint("small"))
     _remove(snapshot / lost)
-    with pytest.raises(DownloadError, match=rf"incomplete on this machine \({named} is missing\)"):
+    with pytest.raises(DownloadError, match=rf"incomplete \({named} is missing\) on this machine"):
         locate("turbo")
 
 
