@@ -23,7 +23,8 @@ from mlx_zimage.bench.machine import command, describe
 from mlx_zimage.bench.measure import measure
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.cli.bench import PROMPT
-from mlx_zimage.memory.store import DTYPES, MODES, Parts
+from mlx_zimage.dtypes import DTYPES
+from mlx_zimage.memory.store import MODES, Store
 from mlx_zimage.models.transformer import Conditioning, StepModulation, ZImageTransformer
 from mlx_zimage.request import Request
 from mlx_zimage.zimage import ZImage
@@ -41,8 +42,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     checkpoint = synthetic(options.q)
-    parts = Parts(checkpoint, None, options.dtype, options.memory)
-    model = ZImage(checkpoint, parts, options.q)
+    store = Store(checkpoint, None, options.dtype, options.memory)
+    model = ZImage(checkpoint, store, options.q)
     side = options.size
     request = Request(PROMPT, width=side, height=side, steps=1, seed=0, guidance=0)
     forward = _first(options.blocks, ZImageTransformer.__call__)

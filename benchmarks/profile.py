@@ -17,7 +17,7 @@ import mlx.core as mx
 from mlx import nn
 
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.memory.store import DTYPES
+from mlx_zimage.dtypes import DTYPES
 from mlx_zimage.models.layers import linear as layers
 from mlx_zimage.models.layers.quantized import QuantizedLinear
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 def _step(side: int, count: int, dtype: mx.Dtype, quantize: int | None) -> Callable[[], None]:
     checkpoint = synthetic(quantize, count)
-    transformer = checkpoint.load_transformer(dtype, None)
+    transformer = checkpoint["transformer"].load(dtype, None)
     latents = mx.random.normal((1, 16, side // 8, side // 8), key=mx.random.key(0))
     width = checkpoint.transformer.cap_feat_dim
     caption = mx.random.normal((TOKENS, width), key=mx.random.key(1)).astype(dtype)

@@ -1,42 +1,73 @@
 """Z-Image on Apple's MLX: `ZImage.load(...)`, then `generate` or `stream`."""
 
-from . import linux as linux  # before MLX
+from . import linux as _linux  # noqa: F401  # before MLX: it loads a faster BLAS
+from .capabilities import Capabilities
+from .convert.copies import Copy, list_copies, remove_copy
+from .convert.plan import Conversion
+from .convert.publish import convert_checkpoint
+from .convert.verify import verify_checkpoint
 from .errors import (
     CheckpointError,
+    DeviceError,
     DownloadError,
     LoraError,
     OutOfMemoryError,
     RequestError,
     ZImageError,
 )
-from .hub.download import Downloaded, download
-from .images.png import read_metadata, save_png
+from .events import Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .files import check_output, check_outputs, save_array
+from .generation.encode import PromptTruncatedWarning
+from .hub.download import Remote, download, look_up
+from .hub.locate import locate
+from .images.files import read_metadata, save_picture, save_png
 from .memory.estimate import Estimate
-from .request import Event, Finished, Request, Result, Started, Step, Truncated
-from .zimage import Capabilities, PromptTruncatedWarning, ZImage
+from .request import Options, Request
+from .zimage import ZImage
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Capabilities",
     "CheckpointError",
+    "Conversion",
+    "Copy",
+    "DeviceError",
     "DownloadError",
     "Downloaded",
     "Estimate",
     "Event",
     "Finished",
     "LoraError",
+    "Options",
     "OutOfMemoryError",
     "PromptTruncatedWarning",
+    "Remote",
     "Request",
     "RequestError",
     "Result",
     "Started",
     "Step",
     "Truncated",
+    "Written",
     "ZImage",
     "ZImageError",
+    "check_output",
+    "check_outputs",
+    "convert_checkpoint",
     "download",
+    "list_copies",
+    "locate",
+    "look_up",
     "read_metadata",
+    "remove_copy",
+    "save_array",
+    "save_picture",
     "save_png",
+    "verify_checkpoint",
 ]
+
+
+def __dir__() -> list[str]:
+    """Show the public names alone, not the modules that import them."""
+    return [*__all__, "__version__"]

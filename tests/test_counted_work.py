@@ -131,7 +131,7 @@ OPERATIONS = {
 def test_operations_of_a_block(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = Checkpoint.open(checkpoint("small")).load_transformer(mx.bfloat16, None)
+    model = Checkpoint.open(checkpoint("small"))["transformer"].load(mx.bfloat16, None)
     captions = [mx.zeros((9, model.config.cap_feat_dim), mx.bfloat16)]
     conditioning, (modulation,) = model.prepare(captions, 16, 16), model.modulate([0.5])
     mx.eval(conditioning.arrays, modulation.arrays)

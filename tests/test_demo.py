@@ -141,7 +141,7 @@ def test_the_latents_are_sane() -> None:
     """Mean 0 and deviation 1 under the scaling and shift of the config."""
     generator = random.Random(5)
     pictures = [np.asarray(paint(random_scene(generator), 128, 128)) for _ in range(32)]
-    vae = Checkpoint.open(DEMO).load_vae(mx.float32)
+    vae = Checkpoint.open(DEMO)["vae"].load(mx.float32)
     latents = np.array(vae.encode(mx.array(np.stack(pictures).astype(np.float32) / 127.5 - 1)))
     print(f"latents: mean {latents.mean():.3f}, deviation {latents.std():.3f}")
     assert latents.shape == (32, 16, 16, 16)

@@ -26,14 +26,15 @@ from mlx_zimage import (
     Step,
     Truncated,
     ZImage,
+    convert_checkpoint,
+    device,
 )
-from mlx_zimage.convert.plan import Plan, convert
-from mlx_zimage.memory.estimate import Weights
-from mlx_zimage.memory.room import device_memory
-from mlx_zimage.memory.store import default_dtype
+from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.convert.plan import Conversion
+from mlx_zimage.dtypes import default_dtype
+from mlx_zimage.memory.estimate import WeightBytes
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
-from mlx_zimage.weights.tensor import PARTS
 from tests.checkpoint.broken import copy, edit_json
 from tests.measures import cosine
 
@@ -126,7 +127,7 @@ def test_events_in_order(checkpoint: Callable[[str], Path]) -> None:
     model = ZImage.load(checkpoint("small"))
     events = list(model.stream("x", **SMALL))
     told = [
-        (type(e).__name__, getattr(e, "phase", ""), getattr(e, "part", ""))
+        (type(e).__name__, getattr(e, "phase", ""), getattr(e, "component", ""))
         for e in events
         if isinstance(e, Started | Finished)
     ]
@@ -267,7 +268,7 @@ def test_memory(checkpoint: Callable[[str], Path], memory: Any) -> None:
     gc.collect()
     kept = mx.get_active_memory() - before
     opened = model._checkpoint
-    size = sum(Weights.of(opened, part, mx.float32, {}).whole for part in PARTS)
+    size = sum(WeightBytes.of(opened[part], mx.float32, {}).total for part in COMPONENTS)
     if memory == "resident":
         assert kept >= size
     else:
@@ -285,7 +286,7 @@ def test_a_stopped_staged_run_keeps_nothing(checkpoint: Callable[[str], Path]) -
         events = model.stream("x", **SMALL)
         next(event for event in events if isinstance(event, kind))
         events.close()
-        assert model._parts._loaded == {}
+        assert model._store._loaded == {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -343,7 +344,7 @@ def test_device_memory(
     monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], expected: int
 ) -> None:
     monkeypatch.setattr(mx, "device_info", lambda: info)
-    assert device_memory() == expected
+    assert device.memory() == expected
 
 
 @pytest.mark.parametrize(
@@ -431,7 +432,7 @@ def test_no_growth_over_50_generations(memory: str) -> None:
 def test_weights_that_cannot_fit(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlx_zimage.memory.room.device_memory", lambda: 1_000_000)
+    monkeypatch.setattr("mlx_zimage.device.memory", lambda: 1_000_000)
     even = checkpoint("even")  # low memory is for what is stored quantized, or is not
     with pytest.raises(
         OutOfMemoryError, match=r"with memory='staged', and this device has 0.00 GB"
@@ -451,7 +452,11 @@ def test_blocks_read_when_their_turn_comes(
 
     Measured shares: 0.29, 0.52 and 0.74. What stays in memory weighs more, the smaller the blocks.
     """
-    list(convert(Plan.of(checkpoint("demo"), quantize=quantize, dtype="float32"), tmp_path / "ck"))
+    list(
+        convert_checkpoint(
+            Conversion.plan(checkpoint("demo"), quantize=quantize, dtype="float32"), tmp_path / "ck"
+        )
+    )
     options = {"seed": 1, "width": 32, "height": 32, "steps": 2}
     drawn, peaks = {}, {}
     for memory in ("staged", "low"):
@@ -506,7 +511,7 @@ def test_quantized(checkpoint: Callable[[str], Path], quantize: int | str, least
 
 
 def _linear_layers(model: ZImage, path: str) -> list[Any]:
-    modules = dict(model._parts.get("transformer").named_modules())
+    modules = dict(model._store.get("transformer").named_modules())
     return [modules[path]]
 
 
@@ -564,7 +569,7 @@ def test_a_prompt_is_encoded_once(checkpoint: Callable[[str], Path], calls: dict
     first.prompt_embeds[:] = 0  # the caller's own
     events = list(model.stream("a red fox", **{**SMALL, "seed": 9, "width": 48}))
     assert calls["TextEncoder.__call__"] == 1
-    loaded = {event.part for event in events if isinstance(event, Started)}
+    loaded = {event.component for event in events if isinstance(event, Started)}
     assert loaded == {"", "transformer", "vae"}
     assert np.array_equal(np.array(events[-1].prompt_embeds), kept)
     model.generate("a red fox", **SMALL, guidance=2.0, negative_prompt="blue")

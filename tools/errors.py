@@ -16,10 +16,10 @@ import numpy as np
 from mlx_zimage import Step, ZImage
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.hub.locate import DEMO
-from mlx_zimage.memory.store import Parts
-from mlx_zimage.quantization import recipe as quantize
+from mlx_zimage.memory.store import Store
+from mlx_zimage.quantization import recipe
 from mlx_zimage.quantization.recipe import BITS, MODES, Quantization, pack
-from mlx_zimage.weights.tensor import PARTS, Packing
+from mlx_zimage.weights.packing import Packing
 from tools.train_demo.evaluate import held_out, prompts
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         asked = Quantization.parse(choice, group)
         cells = _errors(asked, texts, whole)
         if isinstance(choice, int) and choice <= 6:
-            with patch.object(quantize, "search", _usual):
+            with patch.object(recipe, "search", _usual):
                 cells += _errors(asked, texts, whole)
         print(f"| `--q {choice}` | {' | '.join(f'{cell:.2%}' for cell in cells)} |", flush=True)
 
@@ -59,13 +59,10 @@ def _usual(array: mx.array, packing: Packing) -> list[mx.array]:
 
 def _weights(asked: Quantization) -> float:
     checkpoint, error, size = Checkpoint.open(DEMO), 0.0, 0.0
-    for part in PARTS:
-        tensors = checkpoint.needed(part)
-        for path, packing in asked.choose(part, tensors).items():
-            tensor = tensors[f"{path}.weight"]
-            words, scales, *biases = pack(tensor, packing, mx.bfloat16, 0, tensor.shape[0])
-            group, bits, bias = packing.group_size, packing.bits, biases[0] if biases else None
-            back = mx.dequantize(words, scales, bias, group, bits, mode=packing.mode)
+    for stored in checkpoint.components.values():
+        for path, packing in stored.packings(asked).items():
+            tensor = stored.needed[f"{path}.weight"]
+            back = packing.unpack(pack(tensor, packing, mx.bfloat16, 0, tensor.shape[0]))
             array = tensor.read().astype(mx.float32)
             error += float((back.astype(mx.float32) - array).square().sum())
             size += float(array.square().sum())
@@ -75,7 +72,7 @@ def _weights(asked: Quantization) -> float:
 def _drawn(texts: list[str], asked: Quantization | None) -> list[np.ndarray]:
     """Of each prompt, the latents after the first and the last step, each in one row."""
     checkpoint = Checkpoint.open(DEMO)
-    model = ZImage(checkpoint, Parts(checkpoint, asked, "float32", "resident"))
+    model = ZImage(checkpoint, Store(checkpoint, asked, "float32", "resident"))
     found = []
     for seed, text in enumerate(texts):
         steps = []

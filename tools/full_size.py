@@ -14,18 +14,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from mlx_zimage.bench.synthetic import filled, random_tile
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.convert.plan import STEM, STEMS
-from mlx_zimage.convert.write import outputs, write
-from mlx_zimage.memory.store import DTYPES
-from mlx_zimage.weights.tensor import PARTS
+from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.convert.write import write
+from mlx_zimage.dtypes import DTYPES
+from mlx_zimage.weights.sizes import outputs
 from tools.recipes import of_configs
 
 BLOCK = 1 << 24  # bytes that are read or written at once
@@ -58,17 +56,17 @@ def main() -> None:
 
 def _write_source(configs: Path, out: Path, dtype: str) -> None:
     """Normal numbers, the same tile over and over."""
-    part_folder = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part_folder, ignore_errors=True)
+    unfinished = out.with_name(f"{out.name}.part")
+    shutil.rmtree(unfinished, ignore_errors=True)
     weights = ("*.safetensors", "*.safetensors.index.json")
-    shutil.copytree(configs, part_folder, ignore=shutil.ignore_patterns(*weights))
+    shutil.copytree(configs, unfinished, ignore=shutil.ignore_patterns(*weights))
     tile = random_tile().astype(DTYPES[dtype])
-    for part in PARTS:
-        tensors = filled(of_configs(part, configs), tile)
+    for name in COMPONENTS:
+        tensors = filled(of_configs(name, configs), tile)
         items = outputs(tensors, {}, DTYPES[dtype])
-        for _ in write(part_folder / part, STEMS.get(part, STEM), items):
+        for _ in write(unfinished / name, COMPONENTS[name].stem, items):
             mx.clear_cache()
-    part_folder.rename(out)
+    unfinished.rename(out)
 
 
 def _measured(source: Path, out: Path, choice: str) -> tuple[float, int]:
@@ -85,7 +83,7 @@ def _measured(source: Path, out: Path, choice: str) -> tuple[float, int]:
 
 
 def _loaded(folder: Path) -> float:
-    """Seconds to load every part, one after the other, in a process of its own."""
+    """Seconds to load every component, one after the other, in a process of its own."""
     call = f"from tools.full_size import load; load({str(folder)!r})"
     done = subprocess.run([sys.executable, "-c", call], stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
@@ -94,13 +92,8 @@ def _loaded(folder: Path) -> float:
 def load(folder: str) -> None:
     checkpoint = Checkpoint.open(Path(folder))
     begun = time.perf_counter()
-    parts: list[Callable[[], Any]] = [
-        lambda: checkpoint.load_text_encoder(mx.bfloat16, None),
-        lambda: checkpoint.load_transformer(mx.bfloat16, None),
-        lambda: checkpoint.load_vae(mx.bfloat16),
-    ]
-    for part in parts:
-        mx.eval(part().parameters())
+    for stored in checkpoint.components.values():
+        mx.eval(stored.load(mx.bfloat16).parameters())
         mx.clear_cache()
     print(time.perf_counter() - begun)
 

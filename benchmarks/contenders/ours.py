@@ -10,7 +10,7 @@ asked: dict[str, Any] = case()
 import mlx.core as mx
 
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.memory.store import DTYPES
+from mlx_zimage.dtypes import DTYPES
 
 dtype = DTYPES[asked["dtype"]]
 checkpoint = synthetic(asked["quantize"], asked["layers"])
@@ -19,7 +19,7 @@ latents = mx.random.normal((batch, 16, side // 8, side // 8), key=mx.random.key(
 
 
 def step() -> Any:
-    transformer = checkpoint.load_transformer(dtype, None)
+    transformer = checkpoint["transformer"].load(dtype, None)
     width = checkpoint.transformer.cap_feat_dim
     caption = mx.random.normal((asked["tokens"], width), key=mx.random.key(1)).astype(dtype)
     conditioning = transformer.prepare([caption] * batch, side // 8, side // 8)
@@ -29,18 +29,18 @@ def step() -> Any:
 
 
 def text() -> Any:
-    encoder = checkpoint.load_text_encoder(dtype, None)
+    encoder = checkpoint["text_encoder"].load(dtype, None)
     ids = mx.arange(asked["tokens"])[None]
     return lambda: encoder(ids)
 
 
 def decode() -> Any:
-    vae = checkpoint.load_vae(dtype)
+    vae = checkpoint["vae"].load(dtype)
     return lambda: vae.decode(latents)
 
 
 def encode() -> Any:
-    vae = checkpoint.load_vae(dtype)
+    vae = checkpoint["vae"].load(dtype)
     pixels = mx.random.uniform(-1, 1, (batch, side, side, 3), key=mx.random.key(2))
     return lambda: vae.encode(pixels)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from .. import __version__
-from ..memory.room import device_memory
+from .. import __version__, device
 
 GEMM = (4096, 3840, 10240)  # the feed-forward of the real model, at 1024x1024
 GEMM_RUNS = 3
@@ -27,7 +26,7 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "device": str(mx.default_device().type).removeprefix("DeviceType."),
-        "device_memory_gb": round(device_memory() / 1e9, 1),
+        "device_memory_gb": round(device.memory() / 1e9, 1),
         "device_name": str(info.get("device_name", "")),
         "architecture": str(info.get("architecture", "")),
         "os": f"{platform.system()} {platform.mac_ver()[0] or platform.release()}",

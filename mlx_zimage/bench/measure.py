@@ -92,4 +92,4 @@ def _ended(event: Event) -> Iterator[tuple[str, float]]:
     if isinstance(event, Step):
         yield "step", event.seconds
     elif isinstance(event, Finished):
-        yield f"{event.phase} {event.part}" if event.part else event.phase, event.seconds
+        yield f"{event.phase} {event.component}" if event.component else event.phase, event.seconds

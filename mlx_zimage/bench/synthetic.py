@@ -1,29 +1,26 @@
-"""A checkpoint with random weights in the real model's shapes, made on the spot from a seed.
+"""A checkpoint with random weights in the real model's shapes, made in memory from a seed.
 
-Each tensor repeats one tile of normal numbers, quantized beforehand where that is asked for: time
-and memory are those of real weights, and nothing has to be downloaded. What it draws is noise.
+Each tensor repeats one tile of normal numbers, quantized beforehand if asked for. Time and memory
+are those of real weights, and nothing has to be downloaded. The pictures are noise.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
-from mlx import nn
-from mlx.utils import tree_flatten
 
-from ..checkpoint.checkpoint import Checkpoint, official_shape
+from ..checkpoint.checkpoint import Checkpoint, StoredComponent, official_shapes
+from ..checkpoint.components import COMPONENTS
 from ..hub.locate import DEMO
-from ..models.autoencoder import Autoencoder, AutoencoderConfig
-from ..models.text_encoder import TextEncoder, TextEncoderConfig
-from ..models.transformer import ZImageTransformer
-from ..models.transformer_config import TransformerConfig
+from ..models.text_encoder import TextEncoder
 from ..quantization.recipe import Quantization
-from ..weights.tensor import PARTS, Packing, Part, Tensor
+from ..weights.packing import Packing
+from ..weights.tensor import Tensor, Tensors
 
-REAL: dict[Part, dict[str, Any]] = {
+REAL: dict[str, dict[str, Any]] = {
     "text_encoder": {
         "hidden_size": 2560,
         "num_hidden_layers": 36,
@@ -70,43 +67,42 @@ SEED = 0
 
 
 def synthetic(quantize: int | str | None = None, layers: int | None = None) -> Checkpoint:
-    """`layers`: of the transformer's joint stream and of the text encoder, where fewer will do."""
-    configs = {part: dict(REAL[part]) for part in PARTS}
+    """Return the checkpoint.
+
+    `layers` shortens the transformer's joint stream and the text encoder.
+    """
+    data = {name: dict(fields) for name, fields in REAL.items()}
     if layers is not None:
-        configs["transformer"]["n_layers"] = layers
-        configs["text_encoder"]["num_hidden_layers"] = layers + 1  # the last one is not run
-    text_encoder = TextEncoderConfig.from_dict(configs["text_encoder"])
-    transformer = TransformerConfig.from_dict(configs["transformer"])
-    vae = AutoencoderConfig.from_dict(configs["vae"])
+        data["transformer"]["n_layers"] = layers
+        data["text_encoder"]["num_hidden_layers"] = layers + 1  # the last one is not run
     tile = random_tile()
-    models: dict[Part, nn.Module] = {
-        "text_encoder": TextEncoder(text_encoder, whole=True),
-        "transformer": ZImageTransformer(transformer),
-        "vae": Autoencoder(vae),
-    }
-    weights = {part: filled(shapes(model), tile) for part, model in models.items()}
-    if quantize is not None:
-        asked = Quantization.parse(quantize)
-        for part, tensors in weights.items():
-            packings = asked.choose(part, tensors)
-            packed = _quantized(tile, asked.packing)
-            for layer in packings:
-                key = f"{layer}.weight"
-                tensors[key] = _packed(tensors[key], asked.packing, packed)
+    quantization = None if quantize is None else Quantization.parse(quantize)
     path = Path("random weights")
-    return Checkpoint(path, DEMO, text_encoder, transformer, vae, weights)
+    components = {}
+    for name, fields in data.items():
+        row = COMPONENTS[name]
+        config = row.read_config(fields, f"{name}/config.json")
+        tensors = filled(shapes(row.name, config), tile)
+        if quantization is not None:
+            packed = _quantized(tile, quantization.packing)
+            for layer in quantization.choose(tensors, row.unquantized):
+                key = f"{layer}.weight"
+                tensors[key] = _packed(tensors[key], quantization.packing, packed)
+        components[name] = StoredComponent(row, config, tensors, path, path)
+    return Checkpoint(path, DEMO, components)
 
 
 def random_tile() -> mx.array:
     return mx.random.normal((TILE,), key=mx.random.key(SEED)) * DEVIATION
 
 
-def shapes(model: nn.Module) -> dict[str, Tensor]:
-    """A model's tensors under the official keys, without numbers."""
-    parameters = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+def shapes(name: str, config: Any) -> Tensors:
+    """Return a component's tensors under the official keys, without numbers."""
+    build = COMPONENTS[name].build
+    module = TextEncoder(config, whole=True) if name == "text_encoder" else build(config)
     return {
-        key: Tensor(key, official_shape(array.shape), "BF16", ("", number), _no_numbers)
-        for number, (key, array) in enumerate(parameters)
+        key: Tensor(key, shape, "BF16", ("", number), _no_numbers)
+        for number, (key, shape) in enumerate(official_shapes(module).items())
     }
 
 
@@ -114,8 +110,8 @@ def _no_numbers(start: int, stop: int) -> mx.array:
     raise NotImplementedError
 
 
-def filled(tensors: Mapping[str, Tensor], tile: mx.array) -> dict[str, Tensor]:
-    """With a tile of numbers, over and over; norms with ones."""
+def filled(tensors: Mapping[str, Tensor], tile: mx.array) -> Tensors:
+    """Fill tensors with a tile of numbers, over and over, and norms with ones."""
 
     def rows(shape: tuple[int, ...]) -> Callable[[int, int], mx.array]:
         def read(start: int, stop: int) -> mx.array:
@@ -128,29 +124,26 @@ def filled(tensors: Mapping[str, Tensor], tile: mx.array) -> dict[str, Tensor]:
 
 
 def _quantized(tile: mx.array, packing: Packing) -> list[mx.array]:
-    size, bits, mode = packing.group_size, packing.bits, packing.mode
-    arrays = [
-        array.reshape(-1)
-        for array in mx.quantize(tile.reshape(-1, size * 4), size, bits, mode=mode)
-    ]
+    groups = tile.reshape(-1, packing.group_size * 4)
+    arrays = [array.reshape(-1) for array in packing.pack(groups)]
     mx.eval(arrays)
     return arrays
 
 
 def _packed(tensor: Tensor, packing: Packing, tiles: Sequence[mx.array]) -> Tensor:
-    """`tiles`: words, scales and biases, as many groups of each."""
-    width, groups = tensor.shape[1], tensor.shape[1] // packing.group_size
-    widths = [width * packing.bits // 32, groups, groups]
+    """Return a packed tensor that repeats `tiles`: words, scales and biases of as many groups."""
+    widths = packing.columns(tensor.shape[1])
 
     def read(start: int, stop: int) -> list[mx.array]:
-        pieces = [(stop - start, width) for width in widths[: len(tiles)]]
+        pieces = [(stop - start, width) for width in widths]
         return [_repeated(t, prod(piece), piece) for t, piece in zip(tiles, pieces, strict=True)]
 
     return replace(tensor, packing=packing, packed_rows=read)
 
 
 def _repeated(tile: mx.array, count: int, shape: tuple[int, ...]) -> mx.array:
-    """In memory of its own: a part of the tile alone would share the tile's."""
-    whole, rest = divmod(count, tile.size)
-    pieces = [*[tile] * whole, tile[: rest // 2], tile[rest // 2 : rest]]
+    """Repeat a tile in new memory; a slice of the tile would share the tile's."""
+    times, remainder = divmod(count, tile.size)
+    half = remainder // 2
+    pieces = [*[tile] * times, tile[:half], tile[half:remainder]]
     return mx.concatenate(pieces).reshape(shape)

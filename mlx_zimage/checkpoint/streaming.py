@@ -1,4 +1,4 @@
-"""Models whose blocks stay on disk: each is read when its turn comes, and dropped after it."""
+"""Blocks that stay on disk: each is read when its turn comes, and dropped afterwards."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,47 +10,50 @@ from mlx.utils import tree_map, tree_unflatten
 
 from ..models.blocks import Modulation
 from ..quantization.recipe import pack
-from ..weights.tensor import Packing, Part, Tensor
+from ..weights.packing import Packing
+from ..weights.tensor import Tensor
 
-BLOCKS: dict[Part, tuple[str, ...]] = {
-    "transformer": ("noise_refiner", "context_refiner", "layers"),
-    "text_encoder": ("model.layers",),
-    "vae": (),
-}
-"""Lists of blocks, by their path."""
-EMBEDDING = "model.embed_tokens.weight"
-MODULATION = "adaLN_modulation"
-
-Weights = list[tuple[str, mx.array]]
+Arrays = list[tuple[str, mx.array]]
 
 
 class Streamed:
-    """A block without weights, and what reads those whose keys pass."""
+    """A block without weights, and a function that reads those whose keys it is told to.
 
-    def __init__(self, block: nn.Module, read: Callable[[Callable[[str], bool]], Weights]):
-        self._block, self._read = block, read
+    Keys that hold `modulation` are needed by `modulate` alone.
+    """
+
+    def __init__(
+        self,
+        block: nn.Module,
+        read: Callable[..., Arrays],
+        modulation: str | None = None,
+    ):
+        self._block, self._read, self._modulation = block, read, modulation
         self._empty = tree_map(lambda array: array, block.parameters())
 
     def __call__(self, *args: Any) -> mx.array:
-        self._load(lambda key: MODULATION not in key)
+        self._load(lambda key: not self._modulates(key))
         out: mx.array = self._block(*args)
         mx.eval(out)
         self._block.update(self._empty)
         return out
 
     def modulate(self, time: mx.array) -> Modulation:
-        self._load(lambda key: MODULATION in key)
+        self._load(self._modulates)
         out: Modulation = self._block.modulate(time)
         mx.eval(out.arrays)
         self._block.update(self._empty)
         return out
 
-    def _load(self, wanted: Callable[[str], bool]) -> None:
-        self._block.update(tree_unflatten(self._read(wanted)))
+    def _modulates(self, key: str) -> bool:
+        return self._modulation is not None and self._modulation in key
+
+    def _load(self, is_wanted: Callable[[str], bool]) -> None:
+        self._block.update(tree_unflatten(self._read(is_wanted=is_wanted)))
 
 
 class StreamedEmbedding:
-    """The rows of the tokens at hand alone."""
+    """An embedding table of which only the rows of the given tokens are read."""
 
     def __init__(self, tensor: Tensor, packing: Packing | None, dtype: mx.Dtype):
         self._tensor, self._packing, self._dtype = tensor, packing, dtype
@@ -61,18 +64,15 @@ class StreamedEmbedding:
         return rows[mx.array(places.reshape(ids.shape))]
 
     def _row(self, token: int) -> mx.array:
-        packing = self._packing
-        if packing is None:
+        if self._packing is None:
             return self._tensor.rows(token, token + 1).astype(self._dtype)
-        words, *scales = pack(self._tensor, packing, self._dtype, token, token + 1)
+        words, *scales = pack(self._tensor, self._packing, self._dtype, token, token + 1)
         cast = [s if s.dtype == mx.uint8 else s.astype(self._dtype) for s in scales]
-        bias = cast[1] if len(cast) > 1 else None
-        size, bits = packing.group_size, packing.bits
-        return mx.dequantize(words, cast[0], bias, size, bits, mode=packing.mode, dtype=self._dtype)
+        return self._packing.unpack([words, *cast], self._dtype)
 
 
 def take_blocks(model: nn.Module, path: str) -> list[nn.Module]:
-    """The blocks of that list, which is empty afterwards."""
+    """Take the blocks out of a list of a module, and leave it empty."""
     owner, name = _owner(model, path)
     blocks: list[nn.Module] = owner[name]
     owner[name] = []
@@ -85,7 +85,8 @@ def put(model: nn.Module, path: str, value: Any) -> None:
 
 
 def _owner(model: nn.Module, path: str) -> tuple[nn.Module, str]:
-    *way, name = path.split(".")
-    for step in way:
-        model = model[step]
+    """Return the module that holds what lies at a path, and its name there."""
+    *parents, name = path.split(".")
+    for parent in parents:
+        model = model[parent]
     return model, name

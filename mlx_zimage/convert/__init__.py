@@ -1,1 +1,1 @@
-"""Checkpoints written in another precision."""
+"""Checkpoints written in another precision: planned, published, verified, kept as copies."""

@@ -1,10 +1,9 @@
-"""Safetensors files written tensor by tensor, by rows: the largest is never whole in memory."""
+"""Safetensors files written by rows, so that no large tensor is in memory as a whole."""
 
 import json
 import os
 import struct
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -14,69 +13,16 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files import write_json
-from ..quantization.recipe import Packings, pack
+from ..quantization.recipe import pack
+from ..weights.index import INDEX
 from ..weights.safetensors import SIZES
-from ..weights.tensor import Packing, Tensor
+from ..weights.sizes import KINDS, Output
 
-SHARD = 5_000_000_000  # bytes, at most, where no single tensor is larger
-KINDS = {mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16"}
-
-
-@dataclass(frozen=True)
-class Output:
-    """One tensor of a checkpoint, as it will be written: alone, or quantized in several arrays."""
-
-    key: str
-    tensor: Tensor
-    packing: Packing | None
-    dtype: mx.Dtype
-
-    @property
-    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """By key: type and shape."""
-        kind = KINDS[self.dtype]
-        if self.packing is None:
-            return {self.key: (kind, self.tensor.shape)}
-        path, (rows, width) = self.key.removesuffix(".weight"), self.tensor.shape
-        groups = (rows, width // self.packing.group_size)
-        scales = (kind if self.packing.mode == "affine" else "U8", groups)
-        words = ("U32", (rows, width * self.packing.bits // 32))
-        shapes = dict.fromkeys(self.packing.names, scales) | {"weight": words}
-        return {f"{path}.{name}": shapes[name] for name in self.packing.names}
-
-    @property
-    def size(self) -> int:
-        return sum(SIZES[kind] * prod(shape) for kind, shape in self.arrays.values())
-
-    def pieces(self) -> Generator[list[mx.array], None, None]:
-        """Some rows of each array at a time."""
-        for start, stop in self.tensor.spans():
-            if self.packing is None:
-                arrays = [self.tensor.rows(start, stop).astype(self.dtype)]
-            else:
-                arrays = pack(self.tensor, self.packing, self.dtype, start, stop)
-            cast = [a.astype(self.dtype) if a.dtype in KINDS else a for a in arrays]
-            for array in cast:
-                if array.dtype in KINDS and not mx.isfinite(array).all().item():
-                    hint = "; try bfloat16" if self.dtype == mx.float16 else ""
-                    raise CheckpointError(
-                        f"{self.tensor.where} holds numbers that are not finite, or not in "
-                        f"{KINDS[self.dtype]}{hint}"
-                    )
-            yield cast
-
-
-def outputs(tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype) -> list[Output]:
-    """In the order in which they are read."""
-    ordered = sorted(tensors.items(), key=lambda item: item[1].place)
-    return [
-        Output(key, tensor, packings.get(key.removesuffix(".weight")), dtype)
-        for key, tensor in ordered
-    ]
+SHARD = 5_000_000_000  # bytes, at most, unless a single tensor is larger
 
 
 def write(folder: Path, stem: str, items: list[Output]) -> Generator[int, None, None]:
-    """One file, or shards with an index. Yields the bytes written, tensor by tensor."""
+    """Write one file, or shards with an index. Yield the bytes of each tensor once written."""
     shards = _split(items)
     places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
@@ -88,7 +34,7 @@ def write(folder: Path, stem: str, items: list[Output]) -> Generator[int, None, 
     if len(shards) > 1:
         total = sum(item.size for item in items)
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        write_json(folder / f"{stem}.safetensors.index.json", index)
+        write_json(folder / f"{stem}{INDEX}", index)
 
 
 def _split(items: list[Output]) -> list[list[Output]]:
@@ -123,13 +69,31 @@ def _write_file(file: Path, items: list[Output]) -> Generator[int, None, None]:
 
 
 def _write_output(out: BinaryIO, item: Output) -> None:
-    """Its arrays lie one after the other; each piece brings some rows of every one."""
+    """Write an output's arrays one after the other; each piece brings some rows of every one."""
     starts, at = [], out.tell()
     for kind, shape in item.arrays.values():
         starts.append(at)
         at += SIZES[kind] * prod(shape)
-    for arrays in item.pieces():
+    for arrays in _pieces(item):
         for i, array in enumerate(arrays):
             out.seek(starts[i])
             starts[i] += out.write(np.array(mx.view(array.reshape(-1), mx.uint8)).data)
     out.seek(at)
+
+
+def _pieces(item: Output) -> Generator[list[mx.array], None, None]:
+    """Yield some rows of each of an output's arrays at a time, checked to be finite."""
+    for start, stop in item.tensor.spans():
+        if item.packing is None:
+            arrays = [item.tensor.rows(start, stop).astype(item.dtype)]
+        else:
+            arrays = pack(item.tensor, item.packing, item.dtype, start, stop)
+        cast = [a.astype(item.dtype) if a.dtype in KINDS else a for a in arrays]
+        for array in cast:
+            if array.dtype in KINDS and not mx.isfinite(array).all().item():
+                hint = "; try bfloat16" if item.dtype == mx.float16 else ""
+                raise CheckpointError(
+                    f"{item.tensor.where} holds numbers that are not finite, or exceed "
+                    f"{KINDS[item.dtype]}{hint}"
+                )
+        yield cast

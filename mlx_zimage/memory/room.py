@@ -1,89 +1,83 @@
-"""What fits in the device's memory: which way to hold the parts, and what must be refused."""
+"""The room in the device's memory: how to hold a model's components, and what must be refused."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import mlx.core as mx
-
+from .. import device
 from ..checkpoint.checkpoint import Checkpoint
 from ..errors import OutOfMemoryError
-from ..weights.tensor import Part
-from .estimate import NEAR, Estimate, Picture, Weights, estimate
+from ..models.activations import Workload
+from .estimate import TOLERANCE, Estimate, WeightBytes, estimate
 
 SHARE = 0.85
-"""Of the device's memory, that memory="auto" plans with."""
-SMALLER = (1, 2, 3, 4, 6, 8, 12, 16)
-"""A side is divided by, in search of a picture that fits."""
+"""The share of the device's memory that memory="auto" plans with."""
+DIVISORS = (1, 2, 3, 4, 6, 8, 12, 16)
+"""Divisors of a picture's sides, tried in turn to find one that fits."""
 
 
 class Room:
-    """`modes`: those that can be chosen, the one that takes most first."""
+    """Judges workloads. `modes` are the memory modes to choose from, the largest first."""
 
     def __init__(
-        self, checkpoint: Checkpoint, weights: Mapping[Part, Weights], modes: Sequence[str]
+        self, checkpoint: Checkpoint, weights: Mapping[str, WeightBytes], modes: Sequence[str]
     ):
         self._checkpoint, self._weights, self._modes = checkpoint, weights, modes
 
-    def estimate(self, memory: str, picture: Picture) -> Estimate:
-        return estimate(self._checkpoint, self._weights, memory, picture)
+    def estimate(self, memory: str, workload: Workload) -> Estimate:
+        return estimate(self._checkpoint, self._weights, memory, workload)
 
     def choose(self) -> str:
-        """The first way whose usual picture leaves some room, else the last."""
+        """Return the first mode in which a picture of the default size leaves room, or the last."""
         side = self._checkpoint.default_side
+        usual = Workload(side, side, self._checkpoint.image_multiple)
         for memory in self._modes:
-            if self.estimate(memory, Picture(side, side)).peak <= SHARE * device_memory():
+            if self.estimate(memory, usual).peak <= SHARE * device.memory():
                 return memory
         return self._modes[-1]
 
     def check_weights(self, memory: str) -> None:
-        """Those that cannot fit are refused before one is read."""
-        sizes = [weights.whole for weights in self._weights.values()]
+        """Refuse weights that cannot fit, before any of them is read."""
+        sizes = [weights.total for weights in self._weights.values()]
         needed = {"resident": sum(sizes), "staged": max(sizes)}.get(memory, 0)
-        if needed <= device_memory():
+        if needed <= device.memory():
             return
-        staged = f"memory='staged' takes {max(sizes) / 1e9:.2f} GB, "
+        staged = f"memory='staged' takes {gigabytes(max(sizes))}, "
         raise OutOfMemoryError(
-            f"the weights take {needed / 1e9:.2f} GB with memory={memory!r}, and this device has "
-            f"{device_memory() / 1e9:.2f} GB; {staged if memory == 'resident' else ''}fewer bits "
-            "take less, and a checkpoint converted with --q may be loaded with memory='low'"
+            f"the weights take {gigabytes(needed)} with memory={memory!r}, and this device has "
+            f"{gigabytes(device.memory())}; {staged if memory == 'resident' else ''}fewer bits "
+            "take less, and a converted quantized checkpoint can be loaded with memory='low'"
         )
 
-    def check(self, memory: str, picture: Picture) -> None:
-        """A picture that cannot fit, were the estimate as much too high as it may be."""
-        if self._fits(memory, picture):
+    def check(self, memory: str, workload: Workload) -> None:
+        """Refuse a workload that would not fit even if the estimate is TOLERANCE too high."""
+        if self._fits(memory, workload):
             return
-        asked = f"{picture.width} x {picture.height} pixels"
-        asked += f", {picture.count} at once," if picture.count > 1 else ""
-        needed = self.estimate(memory, picture).peak
+        picture = f"{workload.width} x {workload.height} pixels"
+        picture += f", {workload.count} at once," if workload.count > 1 else ""
+        needed = self.estimate(memory, workload).peak
         raise OutOfMemoryError(
-            f"{asked} would take {needed / 1e9:.2f} GB with memory={memory!r}, and this device has "
-            f"{device_memory() / 1e9:.2f} GB; {self._advice(memory, picture)}"
+            f"{picture} would take {gigabytes(needed)} with memory={memory!r}, and this device has "
+            f"{gigabytes(device.memory())}; {self._advice(memory, workload)}"
         )
 
-    def _fits(self, memory: str, picture: Picture) -> bool:
-        return self.estimate(memory, picture).peak * (1 - NEAR) <= device_memory()
+    def _fits(self, memory: str, workload: Workload) -> bool:
+        return self.estimate(memory, workload).peak * (1 - TOLERANCE) <= device.memory()
 
-    def _advice(self, memory: str, picture: Picture) -> str:
-        for other in self._modes:
-            if self._fits(other, picture):
-                needed = self.estimate(other, picture).peak
-                return f"memory={other!r} would take {needed / 1e9:.2f} GB"
-        multiple = self._checkpoint.image_multiple
-        for share in SMALLER:
-            sides = (picture.width // share, picture.height // share)
+    def _advice(self, memory: str, workload: Workload) -> str:
+        """Name a mode or a smaller picture that fits."""
+        for mode in self._modes:
+            if self._fits(mode, workload):
+                return f"memory={mode!r} would take {gigabytes(self.estimate(mode, workload).peak)}"
+        multiple = workload.multiple
+        for divisor in DIVISORS:
+            sides = (workload.width // divisor, workload.height // divisor)
             width, height = (side // multiple * multiple for side in sides)
-            smaller = replace(picture, width=width, height=height, count=1)
+            smaller = replace(workload, width=width, height=height, count=1)
             if min(width, height) and self._fits(memory, smaller):
-                alone = " alone" if picture.count > 1 else ""
+                alone = " alone" if workload.count > 1 else ""
                 return f"{width} x {height}{alone} would fit, or fewer bits might"
         return "a checkpoint of fewer bits takes less"
 
 
-def device_memory() -> int:
-    """Bytes the device may use: what MLX reports of a Metal or CUDA one, else the machine's."""
-    info = mx.device_info()
-    for key in ("max_recommended_working_set_size", "memory_size", "total_memory"):
-        if isinstance(value := info.get(key), int):
-            return value
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def gigabytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB"

@@ -1,7 +1,8 @@
-"""Affine groups: their scale and bias searched for, in MLX's own format.
+"""A search for the scale and bias of affine groups, in MLX's own format.
 
-Clipping an end of a group a little, and fitting scale and bias to the levels that result, brings
-the rest of it nearer. MLX's kernels read what comes of it as they read `mx.quantize`'s.
+Clipping the ends of a group a little, then fitting scale and bias to the resulting levels by least
+squares, brings most numbers of the group nearer. MLX's kernels read the result as they read that of
+`mx.quantize`.
 """
 
 import os
@@ -12,59 +13,59 @@ from functools import cache
 
 import mlx.core as mx
 
-from ..weights.tensor import Packing
+from .. import device
+from ..weights.packing import Packing, words
 
 CLIPPED = (0.0, 0.5)
-"""Where the search begins at either end of a group, in steps inside its smallest and largest."""
+"""Starting points of the search: how far each end of a group is clipped, in quantization steps."""
 REFITS = 2
-TINY = 1e-8  # in place of a step of zero
-AT_ONCE = {mx.DeviceType.cpu: 1 << 19, mx.DeviceType.gpu: 1 << 23}
-"""Numbers: what fits a CPU's cache is 2.5 times as fast as 16 million; a GPU wants more."""
-MOST_WORKERS = 8
+TINY = 1e-8  # replaces a step of zero
+CPU_PIECE, GPU_PIECE = 1 << 19, 1 << 23
+"""Numbers searched at once: pieces that fit a CPU's cache are 2.5 times as fast as 16 million."""
+MAX_WORKERS = 8
 
 
 def search(array: mx.array, packing: Packing) -> list[mx.array]:
-    """As `mx.quantize` has it, and nearer: in float32 no group is worse."""
-    device = mx.default_device().type
-    rows = max(AT_ONCE[device] // array.shape[1], 1)
+    """Return what `mx.quantize` returns, with a smaller error: in float32 no group is worse."""
+    on_cpu = device.kind() == "cpu"
+    rows = max((CPU_PIECE if on_cpu else GPU_PIECE) // array.shape[1], 1)
     mx.eval(array)
 
     def piece(start: int) -> list[mx.array]:
-        found = _search(array[start : start + rows], packing)
-        mx.eval(found)
-        return found
+        packed = _search(array[start : start + rows], packing)
+        mx.eval(packed)
+        return packed
 
     def piece_apart(start: int) -> list[mx.array]:
-        with mx.stream(_own.stream):
+        with mx.stream(_thread.stream):
             return piece(start)
 
     starts = range(0, len(array), rows)
-    on_cpu = device == mx.DeviceType.cpu
     pieces = list(_workers().map(piece_apart, starts) if on_cpu else map(piece, starts))
     return [mx.concatenate(list(arrays)) for arrays in zip(*pieces, strict=True)]
 
 
-_own = threading.local()
+_thread = threading.local()
 
 
 @cache
 def _workers() -> ThreadPoolExecutor:
-    """MLX gives each operation one core of a CPU, and each thread has streams of its own."""
+    """Return threads with a stream each: on a CPU, MLX runs an operation on one core."""
 
     def begin() -> None:
-        _own.stream = mx.new_stream(mx.cpu)
+        _thread.stream = mx.new_stream(mx.cpu)
 
-    return ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_WORKERS), initializer=begin)
+    return ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS), initializer=begin)
 
 
 def _search(array: mx.array, packing: Packing) -> list[mx.array]:
     top, kind = 2**packing.bits - 1, array.dtype
     groups = array.astype(mx.float32).reshape(len(array), -1, packing.group_size)
-    found = _searched(groups, top, kind)
-    _, *plain = mx.quantize(array, packing.group_size, packing.bits)
+    searched = _searched(groups, top, kind)
+    _, *plain = packing.pack(array)
     scale, bias = (value.astype(mx.float32)[..., None] for value in plain)
     usual = _Line(_not_zero(scale), bias)
-    nearest = found.where(found.error(groups, top) < usual.error(groups, top), usual)
+    nearest = searched.where(searched.error(groups, top) < usual.error(groups, top), usual)
     levels = nearest.levels(groups, top).astype(mx.uint32).reshape(len(array), -1)
     return [
         words(levels, packing.bits),
@@ -73,21 +74,9 @@ def _search(array: mx.array, packing: Packing) -> list[mx.array]:
     ]
 
 
-def words(levels: mx.array, bits: int) -> mx.array:
-    """Levels (rows, width) as MLX packs them: `bits` each, the first lowest, without gaps."""
-    per = levels.reshape(len(levels), -1, 32)  # 32 numbers fill `bits` words
-    words = [mx.zeros(per.shape[:2], mx.uint32) for _ in range(bits)]
-    for number in range(32):
-        word, shift = divmod(number * bits, 32)
-        words[word] = words[word] | (per[..., number] << shift)
-        if shift + bits > 32:
-            words[word + 1] = words[word + 1] | (per[..., number] >> (32 - shift))
-    return mx.stack(words, -1).reshape(len(levels), -1)
-
-
 @dataclass(frozen=True)
 class _Line:
-    """A scale and a bias for each group, (rows, groups, 1)."""
+    """The scale and bias of each group, (rows, groups, 1)."""
 
     scale: mx.array
     bias: mx.array
@@ -96,24 +85,25 @@ class _Line:
         return mx.clip(mx.round((groups - self.bias) * (1 / self.scale)), 0, top)
 
     def error(self, groups: mx.array, top: int) -> mx.array:
-        away = self.scale * self.levels(groups, top) + self.bias - groups
-        return away.square().sum(-1, keepdims=True)
+        difference = self.scale * self.levels(groups, top) + self.bias - groups
+        return difference.square().sum(-1, keepdims=True)
 
-    def where(self, mine: mx.array, other: "_Line") -> "_Line":
-        return _Line(mx.where(mine, self.scale, other.scale), mx.where(mine, self.bias, other.bias))
+    def where(self, better: mx.array, other: "_Line") -> "_Line":
+        scale = mx.where(better, self.scale, other.scale)
+        return _Line(scale, mx.where(better, self.bias, other.bias))
 
 
 def _searched(groups: mx.array, top: int, kind: mx.Dtype) -> _Line:
-    """The best of some lines through clipped groups, fitted again, in numbers of `kind`."""
+    """Return the best line of several through clipped groups, refitted, with numbers of `kind`."""
     mean = groups.mean(-1, keepdims=True)
     centred = groups - mean
     low = centred.min(-1, keepdims=True)
     span = centred.max(-1, keepdims=True) - low
-    best, most = _Line(low, low), mx.full(low.shape, -1.0)
-    for left in CLIPPED:
-        for right in CLIPPED:
-            step = mx.maximum(span * ((1 - (left + right) / top) / top), TINY)
-            levels = _Line(step, low + span * (left / top)).levels(centred, top)
+    best, most = _Line(low, low), mx.full(low.shape, -1.0)  # the squares that a line explains
+    for below in CLIPPED:
+        for above in CLIPPED:
+            step = mx.maximum(span * ((1 - (below + above) / top) / top), TINY)
+            levels = _Line(step, low + span * (below / top)).levels(centred, top)
             fitted, explained = _fit(centred, levels)
             best = fitted.where(explained > most, best)
             most = mx.maximum(explained, most)
@@ -125,7 +115,7 @@ def _searched(groups: mx.array, top: int, kind: mx.Dtype) -> _Line:
 
 
 def _fit(centred: mx.array, levels: mx.array) -> tuple[_Line, mx.array]:
-    """The line that least squares gives these levels, and the squares it explains."""
+    """Return the least-squares line through these levels, and the squares that it explains."""
     middle = levels.mean(-1, keepdims=True)
     spread = levels.square().sum(-1, keepdims=True) - middle.square() * levels.shape[-1]
     covariance = (levels * centred).sum(-1, keepdims=True)

@@ -1,111 +1,101 @@
-"""Which layers are quantized, and how.
+"""The recipe: which layers are quantized, and how.
 
-The recipe: every matrix of the transformer's blocks and of the text encoder is; what is small and
-sensitive stays at 16 bit (embedders, timestep MLP, modulation, final layer, norms, pad tokens), and
-so does the VAE.
-
-At 3 to 6 bits the scale and the bias of each group are searched for; at 8 they are MLX's own.
+Every matrix of a component's blocks is quantized. Matrices that are small and sensitive stay at 16
+bit; each component's row in the table of components names them. At 3 to 6 bits the scale and the
+bias of each group are searched for; at 8 they are MLX's own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 from mlx import nn
 
 from ..errors import RequestError
-from ..weights.tensor import GROUP_SIZES, Packing, Part, Tensor
+from ..weights.packing import GROUP_SIZES, Packing
+from ..weights.tensor import Packings, Tensor
 from .affine import search
 
-KEPT = {
-    "transformer": (
-        "all_x_embedder",
-        "cap_embedder",
-        "t_embedder",
-        "adaLN_modulation",
-        "all_final_layer",
-    ),
-    "text_encoder": (),
-}
-"""By part: what stays at 16 bit. Of the other parts, all does."""
-WIDTH_MULTIPLE = 64  # MLX's kernels want no less, whatever the group
+Quantize = Literal[3, 4, 5, 6, 8, "mxfp4", "mxfp8", "nvfp4"]
+WIDTH_MULTIPLE = 64  # MLX's kernels take no narrower multiple, whatever the group
 MODES = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 BITS = (3, 4, 5, 6, 8)
 CHOICES: tuple[int | str, ...] = (*BITS, *MODES)
-
-Packings = Mapping[str, Packing]
-"""The layers of a part that are quantized, by their path."""
+SEARCHED_BITS = 6  # and below; at 8 bits a search gains nothing
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a user asks for: one packing for every layer that the recipe lets have it."""
+    """What a user asks for: one packing for every layer that the recipe quantizes."""
 
     packing: Packing
 
     @classmethod
     def parse(cls, value: int | str, group_size: int | None = None) -> "Quantization":
-        if value in BITS and not isinstance(value, bool):
-            mode, bits = "affine", int(value)
+        if type(value) is int and value in BITS:
+            mode, bits = "affine", value
         elif isinstance(value, str) and value in MODES:
             mode, bits = value, MODES[value]
         else:
             known = ", ".join(map(str, CHOICES))
-            raise RequestError(f"quantize must be one of {known}, not {value!r}")
+            raise RequestError(f"quantize must be one of {known}, not {str(value)[:40]!r}")
         sizes = GROUP_SIZES[mode, bits]
         if group_size is not None and group_size not in sizes:
-            known = ", ".join(map(str, sorted(sizes)))
-            raise RequestError(f"the group size of {value} must be {known}, not {group_size}")
+            known = " or ".join(map(str, sorted(sizes)))
+            name = f"{bits}-bit" if mode == "affine" else mode
+            raise RequestError(
+                f"the group size of {name} weights must be {known}, not {group_size}"
+            )
         return cls(Packing(mode, bits, group_size or sizes[0]))
 
-    def choose(self, part: Part, tensors: Mapping[str, Tensor]) -> Packings:
-        """The recipe, for one part."""
-        chosen = {}
+    def choose(self, tensors: Mapping[str, Tensor], unquantized: Sequence[str] | None) -> Packings:
+        """Apply the recipe; `unquantized` names the layers that it leaves, None leaves all."""
+        packings: dict[str, Packing] = {}
         for key, tensor in tensors.items():
             path, _, name = key.rpartition(".")
-            if part not in KEPT or name != "weight" or len(tensor.shape) != 2:
+            if unquantized is None or name != "weight" or len(tensor.shape) != 2:
                 continue
-            if not {*path.split(".")} & {*KEPT[part]}:
+            if not {*path.split(".")} & {*unquantized}:
                 self._check_width(path, tensor.shape[1])
-                chosen[path] = self.packing
-        return chosen
+                packings[path] = self.packing
+        return packings
 
     def _check_width(self, path: str, width: int) -> None:
         multiple = max(WIDTH_MULTIPLE, self.packing.group_size)
-        if width % multiple:
-            raise RequestError(
-                f"quantizing needs layers whose width is a multiple of {multiple}, and '{path}' "
-                f"is {width} wide; load this checkpoint unquantized"
-            )
-
-
-def stored(tensors: Mapping[str, Tensor]) -> Packings:
-    """As a checkpoint has them."""
-    return {
-        key.removesuffix(".weight"): tensor.packing
-        for key, tensor in tensors.items()
-        if tensor.packing is not None
-    }
+        if not width % multiple:
+            return
+        smaller = [
+            size
+            for size in GROUP_SIZES[self.packing.mode, self.packing.bits]
+            if not width % max(WIDTH_MULTIPLE, size)
+        ]
+        advice = "load this checkpoint unquantized"
+        if smaller:
+            advice = f"ask for a group size of {' or '.join(map(str, sorted(smaller)))}"
+        raise RequestError(
+            f"quantizing in groups of {self.packing.group_size} needs layers whose width is a "
+            f"multiple of {multiple}, and '{path}' is {width} wide; {advice}"
+        )
 
 
 def prepare(model: nn.Module, packings: Packings) -> None:
-    """Swap these layers for quantized ones; their weights are still to come."""
+    """Replace these layers by quantized ones, whose weights are loaded afterwards."""
 
-    def chosen(path: str, _: nn.Module) -> bool | dict[str, Any]:
+    def packing_of(path: str, _: nn.Module) -> bool | dict[str, Any]:
         return vars(packings[path]) if path in packings else False
 
     if packings:
-        nn.quantize(model, class_predicate=chosen)
+        nn.quantize(model, class_predicate=packing_of)
 
 
 def pack(
     tensor: Tensor, packing: Packing, dtype: mx.Dtype, start: int, stop: int
 ) -> list[mx.array]:
-    """Some rows, quantized, with scales of `dtype`; or as they are stored, where they are so."""
+    """Return some rows packed, with scales of `dtype`; or as stored, if they are packed so."""
     if tensor.packing == packing and tensor.packed_rows is not None:
         return tensor.packed_rows(start, stop)
     array = tensor.rows(start, stop).astype(dtype)
-    if packing.mode == "affine" and packing.bits <= 6:
+    if packing.mode == "affine" and packing.bits <= SEARCHED_BITS:
         return search(array, packing)
-    return list(mx.quantize(array, packing.group_size, packing.bits, mode=packing.mode))
+    return packing.pack(array)

@@ -1,1 +1,1 @@
-"""Numbers without weights: schedules, the Euler step, guidance and noise."""
+"""Numbers without weights: schedules, samplers, guidance and noise."""

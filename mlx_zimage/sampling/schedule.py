@@ -1,6 +1,6 @@
-"""Which noise levels a run visits, and the step between two of them.
+"""The noise levels that a run visits.
 
-All of it is host arithmetic in float32, in the order the published scheduler does it.
+They are computed on the host in float32, in the order in which the published scheduler does it.
 """
 
 import math
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 
 from .. import configs
@@ -73,7 +72,7 @@ class SchedulerConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Noise levels from the first to the last, which is 0: one more than there are steps."""
+    """Noise levels, one more than there are steps; the last is 0."""
 
     sigmas: np.ndarray  # (N + 1,) float32
     train_timesteps: int = 1000
@@ -83,7 +82,7 @@ class Schedule:
 
     @property
     def timesteps(self) -> np.ndarray:
-        """What diffusers calls timesteps: 1000 at pure noise."""
+        """The timesteps as diffusers counts them: 1000 at pure noise."""
         return self.sigmas[:-1] * np.float32(self.train_timesteps)
 
     @property
@@ -98,7 +97,7 @@ def make_schedule(
     image_tokens: int,
     kind: str | Sequence[float] | None = None,
 ) -> Schedule:
-    """`kind` is None for the published spacing, "legacy", or noise levels before the shift."""
+    """Build a schedule; `kind` is None (as published), "legacy", or levels before the shift."""
     if kind is None:
         levels = _linspace(steps)
     elif isinstance(kind, str):
@@ -119,14 +118,8 @@ def make_schedule(
     return Schedule(sigmas, config.num_train_timesteps)
 
 
-def euler_step(latents: mx.array, velocity: mx.array, schedule: Schedule, step: int) -> mx.array:
-    """From noise level `step` to the next, in float32."""
-    distance = schedule.sigmas[step + 1] - schedule.sigmas[step]
-    return latents + mx.array(distance, mx.float32) * velocity
-
-
 def _linspace(steps: int) -> np.ndarray:
-    """From 1 to 1 / steps, to the last bit as torch spaces it: from both ends, in float32."""
+    """Return levels from 1 to 1 / steps, to the last bit as torch computes them: from both ends."""
     last = np.float32(1 / steps)
     width = np.float64((last - np.float32(1)) / np.float32(max(steps - 1, 1)))
     index = np.arange(steps)

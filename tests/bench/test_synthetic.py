@@ -6,21 +6,21 @@ import mlx.core as mx
 import pytest
 
 from mlx_zimage.bench.synthetic import REAL, synthetic
-from mlx_zimage.memory.estimate import Weights
+from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.memory.estimate import WeightBytes
 from mlx_zimage.quantization.recipe import Quantization
-from mlx_zimage.weights.tensor import PARTS, Part
 from tests.parity.official import OFFICIAL, key_list
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_configs_are_the_official_ones(part: Part) -> None:
+@pytest.mark.parametrize("part", COMPONENTS)
+def test_the_configs_are_the_official_ones(part: str) -> None:
     official = json.loads((OFFICIAL / f"{part}.json").read_text("utf-8"))
     assert REAL[part] == {key: official[key] for key in REAL[part]}
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_the_keys_and_shapes_too(part: Part) -> None:
-    found = synthetic().weights[part]
+@pytest.mark.parametrize("part", COMPONENTS)
+def test_the_keys_and_shapes_too(part: str) -> None:
+    found = synthetic()[part].tensors
     assert {key: list(tensor.shape) for key, tensor in found.items()} == {
         key: list(shape) for key, shape in key_list(part).items()
     }
@@ -35,16 +35,15 @@ def test_fewer_layers() -> None:
 def test_weights_have_memory_of_their_own() -> None:
     """And give it back: what is measured is what real weights would take."""
     checkpoint = synthetic(4, layers=1)
-    told = Weights.of(
-        checkpoint, "transformer", mx.float32, checkpoint.packings("transformer", None)
-    )
+    transformer = checkpoint["transformer"]
+    told = WeightBytes.of(transformer, mx.float32, transformer.packings(None))
     before = mx.get_active_memory()
-    model = checkpoint.load_transformer(mx.float32, None)
+    model = checkpoint["transformer"].load(mx.float32, None)
     loaded = mx.get_active_memory() - before
     model.drop_modulation()
     dropped = before + loaded - mx.get_active_memory()
-    print(f"{loaded / told.whole:.4f} of the weights, {dropped / told.modulation:.4f} given back")
-    assert loaded == pytest.approx(told.whole, rel=0.01)  # measured: 1.0000
+    print(f"{loaded / told.total:.4f} of the weights, {dropped / told.modulation:.4f} given back")
+    assert loaded == pytest.approx(told.total, rel=0.01)  # measured: 1.0000
     assert dropped == pytest.approx(told.modulation, rel=0.01)  # 1.0000
 
 
@@ -52,15 +51,13 @@ def test_weights_have_memory_of_their_own() -> None:
 def test_quantized_numbers_are_like_the_others(quantize: int | str) -> None:
     plain, packed = synthetic(layers=1), synthetic(quantize, layers=1)
     key = "layers.0.attention.to_q.weight"
-    tensor = packed.weights["transformer"][key]
+    tensor = packed["transformer"].tensors[key]
     packing = Quantization.parse(quantize).packing
     assert tensor.packing == packing and tensor.packed_rows is not None
-    words, scales, *biases = tensor.packed_rows(0, 8)
-    size, bits, mode = packing.group_size, packing.bits, packing.mode
-    back = mx.dequantize(words, scales, biases[0] if biases else None, size, bits, mode=mode)
-    exact = plain.weights["transformer"][key].rows(0, 8)
+    back = packing.unpack(tensor.packed_rows(0, 8))
+    exact = plain["transformer"].tensors[key].rows(0, 8)
     assert back.shape == exact.shape == (8, 3840)
     assert mx.std(exact).item() == pytest.approx(0.02, rel=0.01)
     away = mx.abs(back.astype(mx.float32) - exact).mean() / mx.abs(exact).mean()
     assert away.item() < 2.0**-packing.bits * 3
-    assert packed.weights["transformer"]["t_embedder.mlp.0.weight"].packing is None
+    assert packed["transformer"].tensors["t_embedder.mlp.0.weight"].packing is None

@@ -13,12 +13,14 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_zimage import CheckpointError, ZImage
-from mlx_zimage.checkpoint.checkpoint import Checkpoint, _packed
-from mlx_zimage.convert.plan import Plan, convert
-from mlx_zimage.memory.estimate import Weights
+from mlx_zimage import CheckpointError, ZImage, convert_checkpoint
+from mlx_zimage.checkpoint.assemble import quantize
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.convert.plan import Conversion
+from mlx_zimage.memory.estimate import WeightBytes
+from mlx_zimage.weights.packing import Packing
 from mlx_zimage.weights.safetensors import read_header
-from mlx_zimage.weights.tensor import Packing, Part, Tensor
+from mlx_zimage.weights.tensor import Tensor
 from tests.checkpoint.broken import (
     copy,
     drop_tensor,
@@ -60,9 +62,9 @@ def test_official_traits(folder: Path) -> None:
 def test_every_weight_arrives(folder: Path, dtype: mx.Dtype) -> None:
     checkpoint = Checkpoint.open(folder)
     for model, part in (
-        (checkpoint.load_transformer(dtype, None), "transformer"),
-        (checkpoint.load_text_encoder(dtype, None), "text_encoder"),
-        (checkpoint.load_vae(dtype), "vae"),
+        (checkpoint["transformer"].load(dtype, None), "transformer"),
+        (checkpoint["text_encoder"].load(dtype, None), "text_encoder"),
+        (checkpoint["vae"].load(dtype), "vae"),
     ):
         stored = mx.bfloat16 if part == "text_encoder" else mx.float32
         for key, value in tree_flatten(model.parameters()):
@@ -78,7 +80,7 @@ def test_every_weight_arrives(folder: Path, dtype: mx.Dtype) -> None:
 
 def test_a_text_encoder_without_the_prefix(single: Path) -> None:
     assert not any(k.startswith("model.") for k in read_header(shards(single / "text_encoder")[0]))
-    Checkpoint.open(single).load_text_encoder(mx.float32, None)
+    Checkpoint.open(single)["text_encoder"].load(mx.float32, None)
 
 
 def test_a_tied_head_that_was_saved_is_left(folder: Path) -> None:
@@ -102,25 +104,29 @@ def test_files_that_change_after_they_were_opened(folder: Path, change: str) -> 
     if change != "gone":
         file.write_bytes(data[:-1000] if change == "shorter" else data + b"x")
     with pytest.raises(CheckpointError, match=r"was changed while it was|cannot be read"):
-        opened.load_transformer(mx.float32, None)
+        opened["transformer"].load(mx.float32, None)
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "transformer"])
-def test_what_was_read_ahead_is_there_once(folder: Path, part: Part) -> None:
+def test_what_was_read_ahead_is_there_once(folder: Path, part: str) -> None:
     opened = Checkpoint.open(folder)
     dtype = mx.bfloat16 if part == "text_encoder" else mx.float32  # as the files have them
     gc.collect()
     before = mx.get_active_memory()
-    model = getattr(opened, f"load_{part}")(dtype, None)
+    model = opened[part].load(dtype)
     mx.eval(model.parameters())
     held = mx.get_active_memory() - before
-    assert held == pytest.approx(Weights.of(opened, part, dtype, {}).whole, rel=0.05)  # 0.014
+    assert held == pytest.approx(WeightBytes.of(opened[part], dtype, {}).total, rel=0.05)  # 0.014
 
 
 def test_what_is_loaded_is_cast(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Left for later, scales would stay in memory as they were stored: 190 MB of the real model."""
-    list(convert(Plan.of(checkpoint("demo"), quantize=4, dtype="float32"), tmp_path / "ck"))
-    model = Checkpoint.open(tmp_path / "ck").load_transformer(mx.bfloat16, None)
+    list(
+        convert_checkpoint(
+            Conversion.plan(checkpoint("demo"), quantize=4, dtype="float32"), tmp_path / "ck"
+        )
+    )
+    model = Checkpoint.open(tmp_path / "ck")["transformer"].load(mx.bfloat16, None)
     gc.collect()
     held = mx.get_active_memory()
     mx.eval(model.parameters())
@@ -129,11 +135,11 @@ def test_what_is_loaded_is_cast(checkpoint: Callable[[str], Path], tmp_path: Pat
 
 def test_loading_peaks_below_one_and_a_half_models(checkpoint: Callable[[str], Path]) -> None:
     opened = Checkpoint.open(checkpoint("wide"))
-    size = Weights.of(opened, "transformer", mx.bfloat16, {}).whole
+    size = WeightBytes.of(opened["transformer"], mx.bfloat16, {}).total
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    model = opened.load_transformer(mx.bfloat16, None)
+    model = opened["transformer"].load(mx.bfloat16, None)
     peak = mx.get_peak_memory() - before
     print(f"loading {size / 1e6:.1f} MB of bfloat16 from float32 peaked at {peak / 1e6:.1f} MB")
     assert peak < 1.5 * size
@@ -154,9 +160,9 @@ def test_quantizing_peaks_below_the_result_and_one_tensor(bits: int) -> None:
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    filled = _packed("x", tensor, Packing("affine", bits, 64), mx.bfloat16)
-    mx.eval([array for _, array in filled])
-    peak, size = mx.get_peak_memory() - before, sum(array.nbytes for _, array in filled)
+    arrays = quantize(tensor, Packing("affine", bits, 64), mx.bfloat16)
+    mx.eval(arrays)
+    peak, size = mx.get_peak_memory() - before, sum(array.nbytes for array in arrays)
     print(f"{bits} bits: {size / 1e6:.0f} MB came of 126, at a peak of {peak / 1e6:.0f} MB")
     assert peak < size + 4 * shape[0] * shape[1]
 
@@ -451,7 +457,7 @@ def test_a_missing_or_broken_file(folder: Path, file: str) -> None:
 
 def test_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("x")
-    assert "config.json is missing" in _error(tmp_path)
+    assert "is no checkpoint: it has no model_index.json and none of" in _error(tmp_path)
 
 
 def test_a_shard_that_disappears_after_opening(folder: Path) -> None:

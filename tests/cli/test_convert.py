@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlx_zimage import ZImage
-from mlx_zimage.weights.tensor import PARTS
+from mlx_zimage.checkpoint.components import COMPONENTS
 
 SCRIPT = Path(__file__).parents[2] / "convert.py"
 
@@ -26,7 +26,7 @@ def test_convert(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
     done = run(str(checkpoint("small")), str(out))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out)
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == list(PARTS)
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == list(COMPONENTS)
     ZImage.load(out)
     again = run(str(checkpoint("small")), str(out))
     assert (again.returncode, again.stderr.count("\n")) == (1, 1)

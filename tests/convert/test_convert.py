@@ -14,14 +14,23 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_zimage import CheckpointError, RequestError, ZImage
+from mlx_zimage import (
+    CheckpointError,
+    Conversion,
+    RequestError,
+    Written,
+    ZImage,
+    convert_checkpoint,
+    verify_checkpoint,
+)
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.convert import plan as conversion
+from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.checkpoint.family import MANIFEST
+from mlx_zimage.convert import publish
 from mlx_zimage.convert import write as writer
-from mlx_zimage.convert.plan import MANIFEST, Plan, Written, verify
 from mlx_zimage.quantization.recipe import CHOICES
-from mlx_zimage.weights.safetensors import find_weights, read_header
-from mlx_zimage.weights.tensor import PARTS
+from mlx_zimage.weights.index import read_folder
+from mlx_zimage.weights.safetensors import read_header
 from tests.checkpoint.broken import copy, edit_json, shards
 from tests.measures import cosine
 
@@ -31,7 +40,7 @@ DRAWN: dict[str, Any] = {"width": 32, "height": 32, "steps": 2, "seed": 1}
 def convert(
     source: Path, out: Path, *, force: bool = False, **options: Any
 ) -> Generator[Written, None, None]:
-    return conversion.convert(Plan.of(source, **options), out, force=force)
+    return convert_checkpoint(Conversion.plan(source, **options), out, force=force)
 
 
 @pytest.fixture
@@ -45,17 +54,17 @@ def test_same_keys_and_rounded_values(source: Path, tmp_path: Path, dtype: str) 
     told = list(convert(source, out, dtype=dtype))
     kind = getattr(mx, dtype)
     before, after = Checkpoint.open(source), Checkpoint.open(out)
-    for part in PARTS:
-        mine = [event for event in told if event.part == part]
+    for part in COMPONENTS:
+        mine = [event for event in told if event.component == part]
         assert [event.done for event in mine] == sorted(event.done for event in mine)
         assert mine[-1].done == mine[-1].total
-        assert after.weights[part].keys() == before.weights[part].keys()
-        for key, tensor in after.weights[part].items():
-            kept = before.weights[part][key].read()
+        assert after[part].tensors.keys() == before[part].tensors.keys()
+        for key, tensor in after[part].tensors.items():
+            kept = before[part].tensors[key].read()
             assert tensor.read().dtype == kind
             assert mx.array_equal(tensor.read(), kept.astype(kind)), key
     assert os.listdir(tmp_path) == ["out"]
-    assert [*verify(out)][-3:] == list(PARTS)
+    assert [*verify_checkpoint(out)][-3:] == list(COMPONENTS)
 
 
 def test_shards_have_an_index(
@@ -65,9 +74,9 @@ def test_shards_have_an_index(
     list(convert(source, whole))
     monkeypatch.setattr(writer, "SHARD", 60_000)
     list(convert(source, tmp_path / "out"))
-    for part in PARTS:
+    for part in COMPONENTS:
         [index] = (tmp_path / "out" / part).glob("*.index.json")
-        entries = find_weights(tmp_path / "out" / part)
+        entries = read_folder(tmp_path / "out" / part)
         size = sum(entry.stop - entry.start for entry in entries.values())
         assert json.loads(index.read_text())["metadata"]["total_size"] == size
         assert len(shards(tmp_path / "out" / part)) > 1
@@ -113,7 +122,7 @@ def test_an_existing_output_is_kept_unless_forced(source: Path, tmp_path: Path) 
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_file_is_never_replaced(source: Path, tmp_path: Path) -> None:
+def test_a_file_is_neverreplaced(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RequestError, match="--force replaces only a checkpoint"):
         list(convert(source, tmp_path / "out", force=True))
@@ -229,7 +238,7 @@ def test_a_broken_write_leaves_the_old_output(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(conversion, "write", fail)
+    monkeypatch.setattr(publish, "write", fail)
     expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         list(convert(source, out, force=True))
@@ -247,10 +256,11 @@ def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mlx_zimage.convert.plan import Plan, convert
+from mlx_zimage import convert_checkpoint
+from mlx_zimage.convert.plan import Conversion
 
 source, out, point = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-plan, count = Plan.of(source, quantize=8, only=None), 0
+plan, count = Conversion.plan(source, quantize=8, only=None), 0
 
 def touched(event, arguments):  # each time the program opens, makes, renames or removes something
     global count
@@ -278,7 +288,7 @@ def test_killed_at_any_moment(checkpoint: Callable[[str], Path], tmp_path: Path)
     (out / "old").write_text("")
     for point in [*range(1, points - 8, max(points // 8, 1)), *range(points - 8, points + 1)]:
         assert _killed(source, out, point).returncode == -signal.SIGKILL
-        [*verify(out)]
+        [*verify_checkpoint(out)]
         assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.part"}
     list(convert(source, out, force=True))
     assert os.listdir(tmp_path) == ["out"] and not (out / "old").exists()
@@ -300,7 +310,7 @@ def test_a_disk_that_fills_up(source: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == f"error: cannot write {out}: [Errno 27] File too large"
     assert (out / MANIFEST).read_bytes() == before and os.listdir(tmp_path) == ["out"]
-    [*verify(out)]
+    [*verify_checkpoint(out)]
 
 
 def test_a_place_that_cannot_be_written(source: Path) -> None:
@@ -336,7 +346,7 @@ def test_quantized(checkpoint: Callable[[str], Path], tmp_path: Path, quantize: 
     """The folder draws what the same quantization draws while loading."""
     source, out = checkpoint("even"), tmp_path / "out"
     list(convert(source, out, quantize=quantize, dtype="float32"))
-    assert [*verify(out)][-3:] == list(PARTS)
+    assert [*verify_checkpoint(out)][-3:] == list(COMPONENTS)
     stored = ZImage.load(out, dtype="float32")
     loaded = ZImage.load(source, quantize=quantize, dtype="float32")
     a, b = (model.generate("x", **DRAWN) for model in (stored, loaded))
@@ -353,7 +363,7 @@ def test_quantized_again_is_passed_through(
     for options in ({}, {"quantize": 4}):
         out = tmp_path / f"again{len(options)}"
         list(convert(tmp_path / "q4", out, **options))
-        for part in PARTS:
+        for part in COMPONENTS:
             [a], [b] = shards(tmp_path / "q4" / part), shards(out / part)
             assert a.read_bytes() == b.read_bytes()
     list(convert(tmp_path / "q4", tmp_path / "q8", quantize=8))
@@ -376,7 +386,7 @@ def test_a_text_encoder_of_its_own_bits(checkpoint: Callable[[str], Path], tmp_p
 def test_group_sizes(checkpoint: Callable[[str], Path], tmp_path: Path, group_size: int) -> None:
     list(convert(checkpoint("even"), tmp_path / "out", quantize=4, group_size=group_size))
     opened = Checkpoint.open(tmp_path / "out")
-    packings = {tensor.packing for tensor in opened.weights["transformer"].values()} - {None}
+    packings = {tensor.packing for tensor in opened["transformer"].tensors.values()} - {None}
     assert {packing.group_size for packing in packings if packing} == {group_size}
     ZImage.load(tmp_path / "out").generate("x", **DRAWN)
 
@@ -410,18 +420,18 @@ def test_what_cannot_be(
 def test_the_plan_is_what_is_written(
     checkpoint: Callable[[str], Path], tmp_path: Path, quantize: int | None
 ) -> None:
-    plan = Plan.of(checkpoint("even"), quantize=quantize)
-    list(conversion.convert(plan, tmp_path / "out"))
-    for part in PARTS:
-        entries = find_weights(tmp_path / "out" / part).values()
+    plan = Conversion.plan(checkpoint("even"), quantize=quantize)
+    list(convert_checkpoint(plan, tmp_path / "out"))
+    for part in COMPONENTS:
+        entries = read_folder(tmp_path / "out" / part).values()
         assert plan.size(part) == sum(entry.stop - entry.start for entry in entries)
 
 
 def test_one_part_alone(source: Path, tmp_path: Path) -> None:
     told = list(convert(source, tmp_path / "out", only="vae"))
-    assert {event.part for event in told} == {"vae"}
+    assert {event.component for event in told} == {"vae"}
     assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "vae"]
-    assert [*verify(tmp_path / "out")][-1] == "vae"
+    assert [*verify_checkpoint(tmp_path / "out")][-1] == "vae"
     list(convert(source, tmp_path / "out", only="vae", force=True))
 
 
@@ -443,7 +453,7 @@ def test_the_text_encoder_alone_may_be_quantized(
     list(convert(checkpoint("even"), tmp_path / "out", text_encoder=4))
     assert ZImage.load(tmp_path / "out").capabilities().quantize is None
     opened = Checkpoint.open(tmp_path / "out")
-    assert any(tensor.packing for tensor in opened.weights["text_encoder"].values())
+    assert any(tensor.packing for tensor in opened["text_encoder"].tensors.values())
 
 
 def test_folders_that_are_links(source: Path, tmp_path: Path) -> None:
@@ -493,20 +503,20 @@ def test_verify_finds_what_was_changed(source: Path, tmp_path: Path, what: str) 
     else:
         file.unlink()
     with pytest.raises(CheckpointError, match=r"is not the file that was written|lacks vae"):
-        list(verify(out))
+        list(verify_checkpoint(out))
 
 
 def test_verify_needs_a_manifest(source: Path) -> None:
     with pytest.raises(CheckpointError, match=f"{MANIFEST} is missing"):
-        list(verify(source))
+        list(verify_checkpoint(source))
 
 
 def test_a_source_that_changes(source: Path, tmp_path: Path) -> None:
     folder = copy(source, tmp_path / "ck")
-    plan = Plan.of(folder)
+    plan = Conversion.plan(folder)
     file = shards(folder / "vae")[0]
     file.write_bytes(file.read_bytes())
     os.utime(file, (1, 1))
     with pytest.raises(CheckpointError, match="was changed while it was being read"):
-        list(conversion.convert(plan, tmp_path / "out"))
+        list(convert_checkpoint(plan, tmp_path / "out"))
     assert os.listdir(tmp_path) == ["ck"]

@@ -1,19 +1,23 @@
 """Quantized copies: made once, found again, made anew when their source changes."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-from mlx_zimage import CheckpointError, RequestError, ZImage
-from mlx_zimage.convert import copies as cache
-from mlx_zimage.convert.plan import Plan
+from mlx_zimage import CheckpointError, RequestError, Written, ZImage, list_copies, remove_copy
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.convert import copies
+from mlx_zimage.convert.copies import QuantizedCopy, quantized_copy
+
+DRAWN = {"width": 32, "height": 32, "steps": 2, "seed": 1}
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLX_ZIMAGE_CACHE", str(tmp_path / "copies"))
+    monkeypatch.setattr(copies, "LARGE", 1000)  # so that a copy of the demo pays
     return tmp_path / "copies"
 
 
@@ -22,81 +26,106 @@ def source(checkpoint: Callable[[str], Path]) -> Path:
     return checkpoint("demo")
 
 
-def test_made_once(source: Path, home: Path) -> None:
-    plan = Plan.of(source, quantize=4, dtype="float32")
-    events = list(cache.make(plan))
-    assert events[-1].done == events[-1].total
-    assert list(cache.make(Plan.of(source, quantize=4, dtype="float32"))) == []
-    copy = ZImage.load(cache.place(plan))
-    assert copy.capabilities().quantize == 4
-    drawn = {"width": 32, "height": 32, "steps": 2, "seed": 1}
-    a, b = (m.generate("x", **drawn) for m in (copy, ZImage.load(source, quantize=4)))
-    assert a.latents.tolist() == b.latents.tolist()  # kept or not, the picture is the same
-    assert [kept.path for kept in cache.kept()] == [cache.place(plan)]
+def _copy(source: Path, quantize: int = 4, dtype: str = "float32") -> QuantizedCopy:
+    copy = quantized_copy(Checkpoint.open(source), quantize, dtype)
+    assert copy is not None
+    return copy
+
+
+def _drain(events: Generator[Written, None, object]) -> list[Written]:
+    return list(events)
+
+
+def test_made_once_by_load(source: Path) -> None:
+    events = ZImage.loading(source, quantize=4, dtype="float32")
+    written = _drain(events)
+    assert written[-1].done == written[-1].total
+    assert _drain(ZImage.loading(source, quantize=4, dtype="float32")) == []
+    copied = ZImage.load(source, quantize=4, dtype="float32")
+    assert copied.capabilities().quantize == 4
+    assert [copy.path for copy in list_copies()] == [Path(copied.capabilities().source)]
+    in_memory = ZImage.load(source, quantize=4, dtype="float32", keep_copy=False)
+    a, b = (model.generate("x", **DRAWN) for model in (copied, in_memory))
+    assert a.latents.tolist() == b.latents.tolist()
+
+
+def test_keep_copy_false_writes_nothing(source: Path, home: Path) -> None:
+    ZImage.load(source, quantize=4, keep_copy=False)
+    assert not home.exists()
+
+
+def test_blocks_are_streamed_from_the_copy(source: Path) -> None:
+    model = ZImage.load(source, quantize=4, dtype="float32", memory="low")
+    assert model.capabilities().memory == "low"
+    model.generate("x", **DRAWN)
+
+
+def test_an_impossible_request_is_refused_before_the_copy(source: Path, home: Path) -> None:
+    from mlx_zimage import Request
+
+    with pytest.raises(RequestError, match="width must be a multiple of 16"):
+        _drain(ZImage.loading(source, quantize=4, requests=[Request("x", width=17)]))
+    assert not home.exists()
 
 
 def test_each_recipe_and_source_has_its_own(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans = [Plan.of(source, quantize=q, dtype=d) for q in (4, 8) for d in ("float32", "bfloat16")]
+    paths = {_copy(source, q, d).path for q in (4, 8) for d in ("float32", "bfloat16")}
     other = tmp_path / "other"
     shutil.copytree(source, other)
-    plans.append(Plan.of(other, quantize=4, dtype="float32"))
-    weights = next((other / "vae").glob("*.safetensors"))
-    places = {cache.place(plan) for plan in plans}
-    weights.touch()  # what was changed is another source
-    places.add(cache.place(plans[-1]))
+    paths.add(_copy(other).path)
+    next((other / "vae").glob("*.safetensors")).touch()  # a changed file makes another source
+    paths.add(_copy(other).path)
     (other / "scheduler/scheduler_config.json").touch()  # it would be copied
-    places.add(cache.place(plans[-1]))
-    assert len(places) == 7
+    paths.add(_copy(other).path)
+    assert len(paths) == 7
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(other)
     for same in (Path("other"), tmp_path / "link"):
-        copied = cache.place(Plan.of(same, quantize=4, dtype="float32"))
-        assert copied == cache.place(plans[-1])
+        assert _copy(same).path == _copy(other).path
 
 
 def test_removed(source: Path, home: Path) -> None:
-    list(cache.make(Plan.of(source, quantize=8)))
-    (kept,) = cache.kept()
-    assert kept.size == sum(f.stat().st_size for f in kept.path.rglob("*") if f.is_file())
-    for name in ("..", "nothing", "", f"../copies/{kept.name}"):
+    _drain(_copy(source, 8).make())
+    (copy,) = list_copies()
+    assert copy.size == sum(f.stat().st_size for f in copy.path.rglob("*") if f.is_file())
+    for name in ("..", "nothing", "", f"../copies/{copy.name}"):
         with pytest.raises(RequestError, match="see mlx-zimage cache list"):
-            cache.remove(name)
-    cache.remove(kept.name)
-    assert cache.kept() == [] and list(home.iterdir()) == []
+            remove_copy(name)
+    remove_copy(copy.name)
+    assert list_copies() == [] and list(home.iterdir()) == []
 
 
-def test_what_a_stopped_run_left(source: Path, home: Path) -> None:
-    """Shown and removed, but not while a run is at work in it."""
-    events = cache.make(Plan.of(source, quantize=4))
+def test_the_remnant_of_a_stopped_run(source: Path, home: Path) -> None:
+    """It is listed and removed, but not while a run writes into it."""
+    events = _copy(source).make()
     next(events)
-    assert cache.kept() == []
-    shutil.copytree(next(home.iterdir()), home / ".left.part")
+    assert list_copies() == []
+    shutil.copytree(next(home.iterdir()), home / ".stopped.part")
     events.close()
-    (kept,) = cache.kept()
-    assert cache.remove(kept.name).name == ".left.part"
+    (remnant,) = list_copies()
+    assert remove_copy(remnant.name).name == ".stopped.part"
     assert list(home.iterdir()) == []
 
 
-def test_small_or_quantized_ones_are_not_worth_it(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_small_or_quantized_checkpoints_are_not_copied(
+    source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan.of(source, quantize=4)
-    assert not cache.is_worth(plan)
-    monkeypatch.setattr(cache, "WORTH", 1000)
-    assert cache.is_worth(plan)
-    list(cache.make(plan))
-    assert not cache.is_worth(Plan.of(cache.place(plan), quantize=4))
-    assert cache.is_worth(Plan.of(cache.place(plan), quantize=8))
+    copy = _copy(source)
+    _drain(copy.make())
+    assert quantized_copy(Checkpoint.open(copy.path), 4, "float32") is None
+    assert quantized_copy(Checkpoint.open(copy.path), 8, "float32") is not None
+    monkeypatch.setattr(copies, "LARGE", 1_000_000_000)
+    assert quantized_copy(Checkpoint.open(source), 4, "float32") is None
 
 
 def test_no_room(source: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(CheckpointError, match="make room, or give --no-cache"):
-        list(cache.make(Plan.of(source, quantize=4)))
+    with pytest.raises(CheckpointError, match=r"make room, or .* keep_copy=False"):
+        ZImage.load(source, quantize=4)
     home.rmdir()
     home.write_text("in the way")
-    with pytest.raises(CheckpointError, match="nothing can be kept in"):
-        list(cache.make(Plan.of(source, quantize=4)))
+    with pytest.raises(CheckpointError, match="no copy can be kept in"):
+        ZImage.load(source, quantize=4)

@@ -9,7 +9,8 @@ import pytest
 
 from mlx_zimage import Request, RequestError
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.generation.plan import Defaults, resolve
+from mlx_zimage.checkpoint.family import family_of
+from mlx_zimage.generation.plan import Planner
 from mlx_zimage.sampling.schedule import SchedulerConfig
 
 TURBO = SchedulerConfig(shift=3.0)
@@ -21,8 +22,15 @@ def small(checkpoint: Callable[[str], Path]) -> Checkpoint:
     return Checkpoint.open(checkpoint("small"))
 
 
+def _plan(small: Checkpoint, request: Request, scheduler: SchedulerConfig) -> Request:
+    planner = Planner(small)
+    planner._scheduler = scheduler
+    planner.family = family_of(small, scheduler)
+    return planner.plan(request).request
+
+
 def _resolve(small: Checkpoint, scheduler: SchedulerConfig = TURBO, **options: Any) -> Request:
-    return resolve(Request.from_dict({"prompt": "x", **options}), small, scheduler)
+    return _plan(small, Request(**{"prompt": "x", **options}), scheduler)
 
 
 def test_turbo_defaults(small: Checkpoint) -> None:
@@ -41,12 +49,12 @@ def test_base_defaults(small: Checkpoint) -> None:
 
 def test_a_dynamic_shift_is_not_base(small: Checkpoint) -> None:
     scheduler = SchedulerConfig(shift=6.0, use_dynamic_shifting=True)
-    assert Defaults.of(small, scheduler).steps == 8
+    assert family_of(small, scheduler).steps == 8
 
 
 def test_side_comes_from_the_vae(checkpoint: Callable[[str], Path]) -> None:
     full = Checkpoint.open(checkpoint("diffusers"))
-    assert Defaults.of(full, TURBO).side == 64
+    assert full.default_side == 64
 
 
 def test_seeds_are_drawn_anew(small: Checkpoint) -> None:
@@ -55,7 +63,7 @@ def test_seeds_are_drawn_anew(small: Checkpoint) -> None:
 
 def test_resolving_twice_changes_nothing(small: Checkpoint) -> None:
     once = _resolve(small, BASE, prompt=["a", "b"])
-    assert resolve(once, small, BASE) == once
+    assert _plan(small, once, BASE) == once
 
 
 @pytest.mark.parametrize(

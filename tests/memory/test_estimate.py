@@ -14,16 +14,16 @@ from mlx_zimage import OutOfMemoryError, Request, ZImage
 from mlx_zimage.bench.measure import measure
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.memory.store import Parts
+from mlx_zimage.memory.store import Store
 
-NEAR = 0.15
+TOLERANCE = 0.15
 STAGES = ("encode", "denoise", "decode")
-ROOM = "mlx_zimage.memory.room.device_memory"
+ROOM = "mlx_zimage.device.memory"
 
 
 def _hold(checkpoint: Checkpoint, memory: str, request: Request) -> None:
-    """Every stage of a first run within NEAR."""
-    model = ZImage(checkpoint, Parts(checkpoint, None, "float32", memory))
+    """Every stage of a first run within TOLERANCE."""
+    model = ZImage(checkpoint, Store(checkpoint, None, "float32", memory))
     told = model.estimate(request)
     gc.collect()
     before = mx.get_active_memory()
@@ -31,7 +31,7 @@ def _hold(checkpoint: Checkpoint, memory: str, request: Request) -> None:
     shares = {name: (stages[name].peak - before) / getattr(told, name) for name in STAGES}
     print({name: f"{share:.2f} of the estimate" for name, share in shares.items()})
     for name, share in shares.items():
-        assert 1 - NEAR <= share <= 1 + NEAR, name
+        assert 1 - TOLERANCE <= share <= 1 + TOLERANCE, name
 
 
 @pytest.mark.parametrize("memory", ["resident", "staged"])
@@ -116,7 +116,7 @@ def test_auto_leaves_room_for_the_usual_picture(monkeypatch: pytest.MonkeyPatch)
     checkpoint = synthetic(4)
 
     def opened(memory: str) -> ZImage:
-        return ZImage(checkpoint, Parts(checkpoint, None, "float32", memory))
+        return ZImage(checkpoint, Store(checkpoint, None, "float32", memory))
 
     needed = {m: opened(m).estimate("x" * 2000).peak for m in ("resident", "staged", "low")}
     assert needed["resident"] > needed["staged"] > needed["low"]

@@ -16,7 +16,7 @@ WHOLE = 1 << 30
 
 @pytest.fixture
 def vae(checkpoint: Callable[[str], Path]) -> Autoencoder:
-    return Checkpoint.open(checkpoint("demo")).load_vae(mx.float32)
+    return Checkpoint.open(checkpoint("demo"))["vae"].load(mx.float32)
 
 
 def _latents(height: int, width: int, count: int = 1) -> mx.array:

@@ -28,7 +28,7 @@ def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
     ids = mx.array([list(range(40, 80))])
 
     def transformer(dtype: mx.Dtype) -> mx.array:
-        model = checkpoint.load_transformer(dtype, None)
+        model = checkpoint["transformer"].load(dtype, None)
         width = checkpoint.transformer.cap_feat_dim
         captions = [_normal(n, width).astype(dtype) for n in (9, 40)]
         return model(_normal(2, 16, 8, 6), model.modulate([0.4])[0], model.prepare(captions, 8, 6))
@@ -36,10 +36,12 @@ def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
     pixels = 8 * checkpoint.vae.scale_factor
     return {
         "transformer": transformer,
-        "text encoder": lambda dtype: checkpoint.load_text_encoder(dtype, None)(ids),
-        "decoder": lambda dtype: checkpoint.load_vae(dtype).decode(_normal(1, 16, 8, 8)),
-        "encoder": lambda dtype: checkpoint.load_vae(dtype).encode(
-            mx.clip(_normal(1, pixels, pixels, 3), -1, 1), _normal(1, 16, 8, 8)
+        "text encoder": lambda dtype: checkpoint["text_encoder"].load(dtype, None)(ids),
+        "decoder": lambda dtype: checkpoint["vae"].load(dtype).decode(_normal(1, 16, 8, 8)),
+        "encoder": lambda dtype: (
+            checkpoint["vae"]
+            .load(dtype)
+            .encode(mx.clip(_normal(1, pixels, pixels, 3), -1, 1), _normal(1, 16, 8, 8))
         ),
     }
 
@@ -101,12 +103,12 @@ def test_near_float32_at_full_width(dtype: mx.Dtype, full_width: Path) -> None:
     captions = [_normal(9, opened.transformer.cap_feat_dim)]
 
     def run(kind: mx.Dtype) -> dict[str, mx.array]:
-        model = opened.load_transformer(kind, None)
+        model = opened["transformer"].load(kind, None)
         made = model(_normal(1, 16, 4, 4), model.modulate([0.4])[0], model.prepare(captions, 4, 4))
         mx.eval(made)
         del model
-        hidden = opened.load_text_encoder(kind, None)(mx.array([list(range(40, 49))]))
-        decoded = opened.load_vae(kind).decode(_normal(1, 16, 4, 4))
+        hidden = opened["text_encoder"].load(kind, None)(mx.array([list(range(40, 49))]))
+        decoded = opened["vae"].load(kind).decode(_normal(1, 16, 4, 4))
         return {"transformer": made, "text encoder": hidden, "decoder": decoded}
 
     half, full = run(dtype), run(mx.float32)
@@ -128,7 +130,7 @@ def test_no_float32_in_the_transformers_graph(
     """Walk every operation of a forward. MLX's own fused ones are taken as one operation each: what
     a backend does inside a norm or an attention is its affair."""
     opened = Checkpoint.open(checkpoint(kind))
-    model = opened.load_transformer(dtype, None)
+    model = opened["transformer"].load(dtype, None)
     captions = [_normal(n, opened.transformer.cap_feat_dim) for n in (9, 40)]
     conditioning = model.prepare(captions, 8, 6)
     mx.eval(conditioning.arrays)
@@ -210,7 +212,7 @@ def test_float16_where_a_plain_port_overflows(
     latents, captions = _normal(1, 16, 8, 6), [_normal(9, opened.transformer.cap_feat_dim)]
 
     def run(dtype: mx.Dtype) -> mx.array:
-        model = opened.load_transformer(mx.float32, None)
+        model = opened["transformer"].load(mx.float32, None)
         _drive_past_float16(model)
         model.set_dtype(dtype)
         return model(latents, model.modulate([0.4])[0], model.prepare(captions, 8, 6))

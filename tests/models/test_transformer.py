@@ -15,7 +15,7 @@ from mlx_zimage.models.transformer import ZImageTransformer, patchify, unpatchif
 
 @pytest.fixture(scope="module")
 def model(checkpoint: Callable[[str], Path]) -> ZImageTransformer:
-    return Checkpoint.open(checkpoint("small")).load_transformer(mx.float32, None)
+    return Checkpoint.open(checkpoint("small"))["transformer"].load(mx.float32, None)
 
 
 def _captions(*lengths: int) -> list[mx.array]:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 OFFICIAL = Path(__file__).parent.parent / "official"
-PARTS = ("transformer", "text_encoder", "vae")
+COMPONENTS = ("transformer", "text_encoder", "vae")
 
 
 def key_list(part: str, folder: Path = OFFICIAL) -> dict[str, tuple[int, ...]]:
@@ -21,7 +21,7 @@ def write_key_lists(folder: Path = OFFICIAL) -> None:
     from diffusers import AutoencoderKL, ZImageTransformer2DModel
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    config = {part: json.loads((OFFICIAL / f"{part}.json").read_text()) for part in PARTS}
+    config = {part: json.loads((OFFICIAL / f"{part}.json").read_text()) for part in COMPONENTS}
     with torch.device("meta"):  # shapes, no weights
         models = {
             "transformer": ZImageTransformer2DModel.from_config(config["transformer"]),

@@ -29,7 +29,7 @@ def _transformers(folder: Path) -> tuple[object, object]:
         folder / "transformer", dtype=torch.float32, output_loading_info=True
     )
     assert not any(loading.values()), loading
-    return Checkpoint.open(folder).load_transformer(mx.float32, None), theirs.eval()
+    return Checkpoint.open(folder)["transformer"].load(mx.float32, None), theirs.eval()
 
 
 def _forward_error(ours, theirs, captions: list[int], height: int, width: int, t: float) -> float:
@@ -89,7 +89,7 @@ def _check_text_encoder(folder: Path, name: str, measure: Measure) -> None:
     from transformers import AutoModel
 
     checkpoint = Checkpoint.open(folder)
-    ours = checkpoint.load_text_encoder(mx.float32, None)
+    ours = checkpoint["text_encoder"].load(mx.float32, None)
     theirs = AutoModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
     for length in CAPTIONS:
         ids = np.random.RandomState(length).randint(0, 300, (1, length))
@@ -119,11 +119,11 @@ def test_whole_language_model(
     from transformers import AutoModelForCausalLM
 
     from mlx_zimage.models.text_encoder import TextEncoder
-    from mlx_zimage.weights.safetensors import find_weights
+    from mlx_zimage.weights.index import read_folder
 
     folder = checkpoint(kind)
     ours = TextEncoder(Checkpoint.open(folder).text_encoder, whole=True)
-    found = find_weights(folder / "text_encoder").items()
+    found = read_folder(folder / "text_encoder").items()
     arrays = [(key, entry.rows(0, entry.shape[0]).astype(mx.float32)) for key, entry in found]
     ours.load_weights(arrays, strict=True)
     theirs = AutoModelForCausalLM.from_pretrained(folder / "text_encoder", dtype=torch.float32)
@@ -138,7 +138,7 @@ def _check_vae(folder: Path, name: str, sizes: list[tuple[int, int]], measure: M
     import torch
     from diffusers import AutoencoderKL
 
-    ours = Checkpoint.open(folder).load_vae(mx.float32)
+    ours = Checkpoint.open(folder)["vae"].load(mx.float32)
     theirs = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
     scale, shift = theirs.config.scaling_factor, theirs.config.shift_factor
     factor = ours.config.scale_factor

@@ -14,7 +14,7 @@ from tests.measures import relative_error
 from tests.prompt.texts import SHARED_TOKENIZER, TEXTS, needs_shared
 
 from . import limits
-from .official import PARTS, key_list, write_key_lists
+from .official import COMPONENTS, key_list, write_key_lists
 
 pytestmark = pytest.mark.parity
 Measure = Callable[[str, float, float], None]
@@ -135,7 +135,7 @@ def test_chat_template_and_cut(checkpoint: Callable[[str], Path]) -> None:
         assert list(ours.turn(text).ids) == ids
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", COMPONENTS)
 def test_key_lists_are_the_reference_classes(part: str, tmp_path: Path) -> None:
     write_key_lists(tmp_path)
     assert key_list(part, tmp_path) == key_list(part)

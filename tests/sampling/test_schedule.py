@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mlx_zimage.errors import CheckpointError, RequestError
-from mlx_zimage.sampling.schedule import SchedulerConfig, euler_step, make_schedule
+from mlx_zimage.sampling.samplers import Euler
+from mlx_zimage.sampling.schedule import SchedulerConfig, make_schedule
 
 TURBO = SchedulerConfig.from_dict({"shift": 3.0, "use_dynamic_shifting": False})
 EIGHT = [1, 0.954545, 0.9, 0.833333, 0.75, 0.642857, 0.5, 0.3, 0]
@@ -49,7 +50,7 @@ def test_one_step() -> None:
 def test_euler_is_float32() -> None:
     schedule = make_schedule(TURBO, 8, 256)
     latents, velocity = mx.array([1.0, 2.0]), mx.array([0.5, -1.0])
-    moved = euler_step(latents, velocity, schedule, 6)
+    moved = Euler().step(latents, velocity, Euler().steps(schedule)[6])
     assert moved.dtype == mx.float32
     distance = np.float32(0.3) - np.float32(0.5)
     assert moved.tolist() == pytest.approx([1 + 0.5 * distance, 2 - distance], abs=1e-7)

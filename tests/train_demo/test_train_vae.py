@@ -17,7 +17,7 @@ def test_training_goes_on_and_ends_in_an_official_folder(
     from safetensors.torch import load_file
 
     from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
-    from mlx_zimage.weights.safetensors import find_weights
+    from mlx_zimage.weights.index import read_folder
     from tests.make_checkpoint import official_shapes
     from tools.train_demo import architecture, train_vae
 
@@ -31,7 +31,7 @@ def test_training_goes_on_and_ends_in_an_official_folder(
 
     config = json.loads((tmp_path / "vae/config.json").read_text())
     ours = Autoencoder(AutoencoderConfig.from_dict(config))
-    found = {key: entry.shape for key, entry in find_weights(tmp_path / "vae").items()}
+    found = {key: entry.shape for key, entry in read_folder(tmp_path / "vae").items()}
     assert found == official_shapes(ours)
 
     # Its scaling and shift bring the latents to mean 0 and deviation 1.

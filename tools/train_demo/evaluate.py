@@ -91,7 +91,7 @@ def evaluate(
 
 def round_trip(folder: Path, scenes: Sequence[Scene], side: int = 128) -> tuple[float, Tally]:
     """The autoencoder's PSNR in decibels, of 8-bit pictures, and what is read on them."""
-    vae = Checkpoint.open(folder).load_vae(mx.float32)
+    vae = Checkpoint.open(folder)["vae"].load(mx.float32)
     tally, errors = Tally(), []
     for scene in scenes:
         picture = np.asarray(paint(scene, side, side), np.float32)

@@ -1,5 +1,5 @@
-"""Numbers of 8 bits and their scales: ComfyUI's floats (plain, and scaled in both forms), quanto's
-integers. A byte is looked up among the 256 numbers that it can be."""
+"""8-bit numbers with their scales: ComfyUI's floats (plain, or scaled in two forms) and quanto's
+integers. Each byte is looked up in a table of the 256 numbers that it can stand for."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,9 @@ import mlx.core as mx
 import numpy as np
 
 from ...errors import CheckpointError
-from ..safetensors import FLOATS, Entry, plain
-from ..tensor import Tensor
+from ..official import plain
+from ..safetensors import FLOATS, Entry
+from ..tensor import Tensor, Tensors
 
 FORMATS = {"F8_E4M3": (4, 7, True), "F8_E5M2": (5, 15, False)}  # exponent bits, bias, finite only
 INTEGERS = "I8"
@@ -19,12 +20,12 @@ SCALES = (".weight_scale", ".scale_weight", ".weight._scale")
 MARKS = ("scaled_fp8",)
 MARK = ".comfy_quant"
 ASIDE = (*SCALES, ".scale_input", ".input_scale", ".output_scale", MARK)
-"""What lies beside the weights, and is none of them."""
+"""Tensors that lie beside the weights and describe them."""
 
 
-def read_scaled(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, 8-bit ones by their scales."""
-    found = {}
+def read_scaled(entries: Mapping[str, Entry]) -> Tensors:
+    """Return a safetensors file's tensors, 8-bit ones multiplied by their scales."""
+    tensors: Tensors = {}
     for key, entry in entries.items():
         if key.endswith(MARK):
             _check_mark(entry)
@@ -33,12 +34,12 @@ def read_scaled(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
         tensor, name = plain(entry), key.removesuffix(DATA)
         if entry.dtype in FORMATS or (entry.dtype == INTEGERS and name != key):
             tensor = _widened(tensor, entry, _scale(name, entry, entries))
-        found[name] = tensor
-    return found
+        tensors[name] = tensor
+    return tensors
 
 
 def _table(dtype: str) -> np.ndarray:
-    """The 256 numbers that a byte can be."""
+    """Return the 256 numbers that a byte can stand for."""
     if dtype == INTEGERS:
         return np.arange(256).astype(np.uint8).view(np.int8).astype(np.float32)
     exponent_bits, bias, finite = FORMATS[dtype]
@@ -57,20 +58,20 @@ def _table(dtype: str) -> np.ndarray:
 
 
 def _widened(tensor: Tensor, entry: Entry, scale: np.ndarray) -> Tensor:
-    """`scale`: one number, or one for each row."""
+    """Return the 8-bit tensor as numbers; `scale` holds one for all rows or one for each."""
     table = _table(entry.dtype)
 
     def rows(start: int, stop: int) -> mx.array:
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
-        own = scale[start:stop] if len(scale) > 1 else scale
-        numbers = table[entry.raw(start, stop)].reshape(len(own), -1) * own[:, None]
+        scales = scale[start:stop] if len(scale) > 1 else scale
+        numbers = table[entry.raw(start, stop)].reshape(len(scales), -1) * scales[:, None]
         return mx.array(numbers).reshape(shape)
 
-    return replace(tensor, rows=rows, readable=True, ahead=list)
+    return replace(tensor, rows=rows, readable=True, entries=())
 
 
 def _scale(name: str, entry: Entry, entries: Mapping[str, Entry]) -> np.ndarray:
-    """One number for the whole tensor, 1 for a plain cast; or one for each row."""
+    """Return the scales: one for all rows (1 for a plain cast), or one for each."""
     path = name.removesuffix(".weight")
     for suffix in SCALES:
         scale = entries.get(path + suffix)
@@ -92,9 +93,9 @@ def _check_mark(mark: Entry) -> None:
     if mark.count > 4096:
         raise CheckpointError(f"{mark.where} must be a short text, not {mark.count} bytes")
     try:
-        said = json.loads(mark.raw(0, mark.shape[0] if mark.shape else 1).tobytes())
-        kind = said.get("format")
+        mark_fields = json.loads(mark.raw(0, mark.shape[0] if mark.shape else 1).tobytes())
+        kind = mark_fields.get("format")
     except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{mark.where} must be JSON: {error}") from error
     if kind not in ("float8_e4m3fn", "float8_e5m2"):
-        raise CheckpointError(f"{mark.where} is of the format {kind!r}, which cannot be read yet")
+        raise CheckpointError(f"{mark.where} has the format {kind!r}, which cannot be read yet")

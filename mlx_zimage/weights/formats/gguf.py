@@ -11,9 +11,9 @@ import numpy as np
 
 from ...errors import CheckpointError
 from ...files import AGAIN
-from ...quantization.affine import words
+from ..packing import Packing, words
 from ..safetensors import read_bytes
-from ..tensor import Packing, Tensor
+from ..tensor import Tensor, Tensors
 from .gguf_blocks import TYPES, Blocks
 
 MAGIC = b"GGUF"
@@ -23,11 +23,11 @@ ALIGNMENT = 32  # of the data, unless the header says otherwise
 DEEPEST = 4  # arrays in arrays
 LONGEST = 1 << 24  # bytes of one text
 CARRIED = {"Q8_0": 8, "Q4_0": 4, "Q4_1": 4}
-"""Types that are MLX's affine groups of 32 in another order: bits of each."""
+"""Types whose blocks are MLX's affine groups of 32 in another order, and the bits of each."""
 
 
-def read_gguf(file: Path) -> dict[str, Tensor]:
-    """Under the names of the file."""
+def read_gguf(file: Path) -> Tensors:
+    """Return a GGUF file's tensors, under its own names."""
     try:
         state = file.stat()
         with file.open("rb") as handle:
@@ -38,7 +38,7 @@ def read_gguf(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is truncated or no GGUF file: {error}; {AGAIN}") from error
 
 
-def _read(file: Path, handle: BinaryIO, stamp: tuple[int, int]) -> dict[str, Tensor]:
+def _read(file: Path, handle: BinaryIO, stamp: tuple[int, int]) -> Tensors:
     header = _Header(handle, stamp[0])
     if header.take(4) != MAGIC:
         raise ValueError("it does not begin with GGUF")
@@ -55,14 +55,14 @@ def _read(file: Path, handle: BinaryIO, stamp: tuple[int, int]) -> dict[str, Ten
         raise ValueError(f"an alignment of {alignment!r}")
     entries = [header.tensor() for _ in range(header.bounded(count))]
     start = -(-handle.tell() // alignment) * alignment
-    found = {entry[0]: _tensor(file, stamp, start, *entry) for entry in entries}
-    if len(found) != len(entries):
+    tensors = {entry[0]: _tensor(file, stamp, start, *entry) for entry in entries}
+    if len(tensors) != len(entries):
         raise ValueError("two tensors have one name")
-    return found
+    return tensors
 
 
 class _Header:
-    """Reads values; none may be longer than what is left of the file."""
+    """Reads a header's values; none may be longer than what remains of the file."""
 
     def __init__(self, handle: BinaryIO, size: int):
         self._handle, self._size = handle, size
@@ -74,7 +74,7 @@ class _Header:
         return data
 
     def bounded(self, count: int) -> int:
-        """Each thing counted takes a byte or more."""
+        """Return a count, or refuse one that exceeds the bytes that remain."""
         if not 0 <= count <= self._size - self._handle.tell():
             raise ValueError(f"a count of {count} at byte {self._handle.tell()} of {self._size}")
         return count
@@ -98,10 +98,10 @@ class _Header:
         inner, count = self.number("I"), self.number("Q")
         for _ in range(self.bounded(count)):
             self.value(inner, depth + 1)
-        return None  # no array is of interest
+        return None  # no array is needed here
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape, type, offset."""
+        """Read a tensor's name, shape, type and offset."""
         name, dimensions = self.text(), self.number("I")
         if dimensions > 4:
             raise ValueError(f"tensor '{name}' has {dimensions} dimensions")
@@ -111,7 +111,7 @@ class _Header:
 
 @dataclass(frozen=True)
 class _Stored:
-    """One tensor of the file, in blocks along its rows."""
+    """One tensor of the file, stored in blocks along its rows."""
 
     file: Path
     stamp: tuple[int, int]
@@ -121,7 +121,7 @@ class _Stored:
 
     @property
     def each(self) -> int:
-        """Bytes of one row: of all that the first dimension counts."""
+        """The bytes of one row, a row being one item of the first dimension."""
         inner = prod(self.shape[1:])
         return inner // self.blocks.numbers * self.blocks.size
 
@@ -134,7 +134,7 @@ class _Stored:
         return values.reshape(stop - start, *self.shape[1:])
 
     def packed(self, start: int, stop: int) -> list[mx.array]:
-        """The same levels in MLX's order, with the scales as they are: nothing is rounded."""
+        """Return rows as MLX packs them: levels in another order, scales unchanged, no rounding."""
         fields = self.blocks.split(self.raw(start, stop))
         scale = np.ascontiguousarray(fields["d"]).view(np.float16)
         low = fields["low"]

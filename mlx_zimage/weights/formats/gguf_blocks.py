@@ -1,4 +1,4 @@
-"""GGUF's blocks of quantized numbers, to float32, with the rounding of the format's own library.
+"""GGUF's blocks of quantized numbers, turned into float32 with the rounding of the gguf package.
 
 Every type is a sequence of fields. Small numbers are packed in planes: each byte of a run holds one
 bit field of several numbers that lie a run apart.
@@ -14,7 +14,7 @@ Fields = dict[str, np.ndarray]  # each (blocks, bytes)
 
 
 def _planes(data: np.ndarray, run: int, bits: int) -> Any:
-    """(blocks, bytes) to (blocks, numbers): the lowest bits of a run first, then the next."""
+    """Split (blocks, bytes) into (blocks, numbers), the lowest bits of a run first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     apart = data.reshape(len(data), -1, 1, run) >> shifts
     return (apart & np.uint8((1 << bits) - 1)).reshape(len(data), -1)
@@ -72,7 +72,7 @@ def _q3_k(f: Fields) -> Any:
 
 
 def _six_bits(scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eight scales and eight minima in twelve bytes: the last four have their low bits apart."""
+    """Return eight scales and eight minima of six bits each from twelve bytes."""
     a, b, c = scales[:, :4], scales[:, 4:8], scales[:, 8:]
     low, top = np.uint8(0x3F), np.uint8(0x30)
     steps = [a & low, (c & np.uint8(15)) | ((a >> np.uint8(2)) & top)]
@@ -103,7 +103,7 @@ def _q6_k(f: Fields) -> Any:
 
 @dataclass(frozen=True)
 class Blocks:
-    """A type of GGUF: so many numbers in a block of these fields."""
+    """A GGUF type: how many numbers a block holds, and the fields it consists of."""
 
     name: str
     numbers: int
@@ -115,14 +115,14 @@ class Blocks:
         return sum(length for _, length in self.fields)
 
     def split(self, raw: np.ndarray) -> Fields:
-        blocks, found, at = raw.reshape(-1, self.size), {}, 0
+        blocks, fields, at = raw.reshape(-1, self.size), {}, 0
         for name, length in self.fields:
-            found[name] = blocks[:, at : at + length]
+            fields[name] = blocks[:, at : at + length]
             at += length
-        return found
+        return fields
 
     def decode(self, raw: np.ndarray) -> np.ndarray:
-        """Bytes of whole blocks to numbers, in one row."""
+        """Return the numbers of complete blocks, in one row."""
         fields = {name: np.ascontiguousarray(data) for name, data in self.split(raw).items()}
         with np.errstate(all="ignore"):  # broken scales: what is not finite is found later
             numbers: np.ndarray = self.to_floats(fields).astype(np.float32, copy=False)
@@ -150,4 +150,4 @@ TYPES = {
         lambda f: (f["d"].view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32),
     ),
 }
-"""By their number in the file."""
+"""GGUF types by the number that stands for them in a file."""

@@ -1,10 +1,11 @@
-"""mflux's quantized matrices: MLX's own, always in groups of 64."""
+"""mflux's quantized matrices: packed as MLX packs them, always in groups of 64."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from ..safetensors import Entry, tensors
-from ..tensor import Tensor
+from ..official import from_entries
+from ..safetensors import Entry
+from ..tensor import Tensors
 
 GROUP = 64
 
@@ -13,12 +14,12 @@ def is_packed(entries: Mapping[str, Entry]) -> bool:
     return any(key.endswith(".scales") for key in entries)
 
 
-def read_mflux(entries: Mapping[str, Entry]) -> dict[str, Tensor]:
-    return tensors(entries, {"quantization": _block(entries)})
+def read_mflux(entries: Mapping[str, Entry]) -> Tensors:
+    return from_entries(entries, {"quantization": _block(entries)})
 
 
 def _block(entries: Mapping[str, Entry]) -> dict[str, Any]:
-    """The files' own words for their bits are easily lost; their shapes say the same."""
+    """Return the packing that the shapes imply: the files' metadata for it is easily lost."""
     for key, scales in entries.items():
         weight = entries.get(f"{key.removesuffix('.scales')}.weight")
         if key.endswith(".scales") and weight is not None and len(weight.shape) == 2:

@@ -1,36 +1,28 @@
-"""From the names of other programs to the official keys."""
+"""Other programs' names for tensors, turned into the official keys.
+
+A `Names` says how to recognise one component in a file and how to rename its tensors. The table of
+components (checkpoint/components.py) refers to these.
+"""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
 from ...errors import CheckpointError
-from ..tensor import Part, Tensor
+from ..tensor import Tensor, Tensors
 
-PREFIXES: dict[Part, tuple[str, ...]] = {
-    "transformer": ("model.diffusion_model.", "diffusion_model."),
-    "text_encoder": ("text_encoders.qwen3_4b.transformer.", "text_encoders.qwen3_4b."),
-    "vae": ("first_stage_model.", "vae."),
-}
-SIGNS: dict[Part, tuple[str, ...]] = {
-    "transformer": ("x_embedder.weight", "all_x_embedder.2-1.weight"),
-    "text_encoder": ("model.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight"),
-    "vae": ("decoder.conv_in.weight", "decoder.conv_in.conv.weight"),
-}
-"""A key by which a part is known, once its prefix is gone."""
-
-TRANSFORMER = (
+TRANSFORMER_RULES = (
     (r"^x_embedder\.", "all_x_embedder.2-1."),
     (r"^final_layer\.", "all_final_layer.2-1."),
     (r"\.attention\.out\.", ".attention.to_out.0."),
     (r"\.attention\.([qk])_norm\.", r".attention.norm_\1."),
-    (r"^t_embedder\.linear1\.", "t_embedder.mlp.0."),  # mflux, as the next
+    (r"^t_embedder\.linear1\.", "t_embedder.mlp.0."),  # mflux names this and the next
     (r"^t_embedder\.linear2\.", "t_embedder.mlp.2."),
     (r"^(all_final_layer\.2-1\.adaLN_modulation)\.0\.", r"\1.1."),
 )
-QWEN = (  # llama.cpp's names
+QWEN_RULES = (  # llama.cpp's names
     (r"^token_embd\.", "model.embed_tokens."),
     (r"^output_norm\.", "model.norm."),
     (r"^output\.", "lm_head."),
@@ -42,7 +34,7 @@ QWEN = (  # llama.cpp's names
     (r"^blk\.(\d+)\.ffn_(gate|up|down)\.", r"model.layers.\1.mlp.\2_proj."),
     (r"^(embed_tokens|layers|norm)\.", r"model.\1."),
 )
-VAE = (
+VAE_RULES = (
     (r"\.nin_shortcut\.", ".conv_shortcut."),
     (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
     (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
@@ -54,65 +46,78 @@ VAE = (
     (r"\.down\.(\d+)\.downsample\.", r".down_blocks.\1.downsamplers.0."),
     (r"\.up\.(\d+)\.block\.", r".up_blocks.\1.resnets."),
     (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
-    (r"\.conv_(in|out)\.conv(2d)?\.", r".conv_\1."),  # mflux, as the next
+    (r"\.conv_(in|out)\.conv(2d)?\.", r".conv_\1."),  # mflux names this and the next
     (r"\.conv_norm_out\.norm\.", ".conv_norm_out."),
 )
-IGNORED = ("norm_final.weight", "rotary_emb.inv_freq")  # in some files, and used by nothing
+UNUSED = ("norm_final.weight", "rotary_emb.inv_freq")
+"""Tensors that some files hold and no model uses."""
 
-Tensors = dict[str, Tensor]
-Named = Iterator[tuple[str, Tensor]]
+Renamed = Iterator[tuple[str, Tensor]]
 
 
-def parts(found: Mapping[str, Tensor]) -> dict[Part, Tensors]:
-    """What a single file holds, under the official keys."""
-    split: dict[Part, Tensors] = {}
-    for part, prefixes in PREFIXES.items():
-        for prefix in (*prefixes, ""):
-            inner = {k.removeprefix(prefix): t for k, t in found.items() if k.startswith(prefix)}
-            if any(sign in inner for sign in SIGNS[part]):
-                split[part] = _once_each(RENAMED[part](inner))
+@dataclass(frozen=True)
+class Names:
+    """How other programs name one component's tensors."""
+
+    prefixes: tuple[str, ...]  # before each name, in a file that holds several components
+    signs: tuple[str, ...]  # any of these names, without a prefix, shows the component
+    official: Callable[[Tensors], Renamed]  # to the official keys
+
+
+def split(tensors: Mapping[str, Tensor], names: Mapping[str, Names]) -> dict[str, Tensors]:
+    """Return the components that a file holds, each under the official keys."""
+    components: dict[str, Tensors] = {}
+    for component, known in names.items():
+        for prefix in (*known.prefixes, ""):
+            inner = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+            if any(sign in inner for sign in known.signs):
+                components[component] = _unique(known.official(inner))
                 break
-    return split
+    return components
 
 
-def _once_each(named: Named) -> Tensors:
+def _unique(renamed: Renamed) -> Tensors:
     official: Tensors = {}
-    for name, tensor in named:
+    for name, tensor in renamed:
         if name in official:
-            raise CheckpointError(f"{official[name].where} and {tensor.where} are both '{name}'")
+            raise CheckpointError(
+                f"{official[name].where} and {tensor.where} are both named '{name}'"
+            )
         official[name] = tensor
     return official
 
 
-def _transformer(found: Tensors) -> Named:
-    for key, tensor in found.items():
-        name = _replaced(key, TRANSFORMER)
+def _transformer(tensors: Tensors) -> Renamed:
+    for key, tensor in tensors.items():
+        name = replaced(key, TRANSFORMER_RULES)
         if name.endswith("_pad_token") and len(tensor.shape) == 1:
             yield name, _reshaped(tensor, (1, *tensor.shape))
         elif name.endswith(".attention.qkv.weight"):
             if len(tensor.shape) != 2 or tensor.shape[0] % 3:
-                raise CheckpointError(f"{tensor.where} must be three matrices, not {tensor.shape}")
+                raise CheckpointError(
+                    f"{tensor.where} must be three matrices in one, not {tensor.shape}"
+                )
             rows = tensor.shape[0] // 3
             for i, which in enumerate("qkv"):
-                part = tensor.slice(i * rows, (i + 1) * rows)
-                yield name.replace("qkv", f"to_{which}"), part
-        elif key not in IGNORED:
+                matrix = tensor.slice(i * rows, (i + 1) * rows)
+                yield name.replace("qkv", f"to_{which}"), matrix
+        elif key not in UNUSED:
             yield name, tensor
 
 
-def _text_encoder(found: Tensors) -> Named:
-    for key, tensor in found.items():
-        if key not in IGNORED:
-            yield _replaced(key, QWEN), tensor
+def _text_encoder(tensors: Tensors) -> Renamed:
+    for key, tensor in tensors.items():
+        if key not in UNUSED:
+            yield replaced(key, QWEN_RULES), tensor
 
 
-def _vae(found: Tensors) -> Named:
-    in_mlx_order = "decoder.conv_in.conv.weight" in found  # mflux has them as MLX does
-    ups = {int(m[1]) for key in found if (m := re.match(r"decoder\.up\.(\d{1,3})\.", key))}
+def _vae(tensors: Tensors) -> Renamed:
+    in_mlx_order = "decoder.conv_in.conv.weight" in tensors  # mflux stores (out, h, w, in)
+    ups = {int(m[1]) for key in tensors if (m := re.match(r"decoder\.up\.(\d{1,3})\.", key))}
     last = max(ups, default=0)
-    for key, tensor in found.items():
+    for key, tensor in tensors.items():
         turned = re.sub(r"\.up\.(\d{1,3})\.", lambda m: f".up.{last - int(m[1])}.", key)
-        name = _replaced(turned, VAE)
+        name = replaced(turned, VAE_RULES)
         if len(tensor.shape) != 4:
             yield name, tensor
         elif ".attentions." in name and tensor.shape[2:] == (1, 1):  # a matrix
@@ -121,33 +126,43 @@ def _vae(found: Tensors) -> Named:
             yield name, _turned_back(tensor) if in_mlx_order else tensor
 
 
-RENAMED: dict[Part, Callable[[Tensors], Named]] = {
-    "transformer": _transformer,
-    "text_encoder": _text_encoder,
-    "vae": _vae,
-}
+TRANSFORMER = Names(
+    prefixes=("model.diffusion_model.", "diffusion_model."),
+    signs=("x_embedder.weight", "all_x_embedder.2-1.weight"),
+    official=_transformer,
+)
+TEXT_ENCODER = Names(
+    prefixes=("text_encoders.qwen3_4b.transformer.", "text_encoders.qwen3_4b."),
+    signs=("model.embed_tokens.weight", "embed_tokens.weight", "token_embd.weight"),
+    official=_text_encoder,
+)
+VAE = Names(
+    prefixes=("first_stage_model.", "vae."),
+    signs=("decoder.conv_in.weight", "decoder.conv_in.conv.weight"),
+    official=_vae,
+)
 
 
-def _replaced(key: str, rules: tuple[tuple[str, str], ...]) -> str:
+def replaced(key: str, rules: tuple[tuple[str, str], ...]) -> str:
     for pattern, new in rules:
         key = re.sub(pattern, new, key)
     return key
 
 
 def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The same numbers; of small tensors only, which are read whole."""
+    """Return a small tensor in another shape; it is read at once."""
 
     def rows(start: int, stop: int) -> mx.array:
         return tensor.read().reshape(shape)[start:stop]
 
-    return replace(tensor, shape=shape, rows=rows, packing=None, packed_rows=None)
+    return replace(tensor, shape=shape, rows=rows, packing=None, packed_rows=None, entries=())
 
 
 def _turned_back(tensor: Tensor) -> Tensor:
-    """A convolution (out, h, w, in) as (out, in, h, w)."""
+    """Return a convolution stored (out, h, w, in) as (out, in, h, w)."""
     out, h, w, channels = tensor.shape
 
     def rows(start: int, stop: int) -> mx.array:
         return tensor.rows(start, stop).transpose(0, 3, 1, 2)
 
-    return replace(tensor, shape=(out, channels, h, w), rows=rows)
+    return replace(tensor, shape=(out, channels, h, w), rows=rows, entries=())

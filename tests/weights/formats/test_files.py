@@ -11,11 +11,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_zimage import CheckpointError, ZImage
+from mlx_zimage import CheckpointError, ZImage, convert_checkpoint, verify_checkpoint
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.convert.plan import Plan, convert, verify
-from mlx_zimage.weights.formats import read_file
-from mlx_zimage.weights.tensor import PARTS, Packing, Part, Tensor
+from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.checkpoint.files import read_files
+from mlx_zimage.convert.plan import Conversion
+from mlx_zimage.weights.packing import Packing
+from mlx_zimage.weights.tensor import Tensor
 from tests.measures import cosine
 
 from . import foreign
@@ -30,7 +32,11 @@ def source(checkpoint: Callable[[str], Path]) -> Path:
     return checkpoint("small")
 
 
-def _same(found: dict[str, Tensor], folder: Path, part: Part) -> None:
+def _read(file: Path) -> dict[str, dict[str, Tensor]]:
+    return read_files([file])
+
+
+def _same(found: dict[str, Tensor], folder: Path, part: str) -> None:
     expected = foreign.official(folder, part)
     assert found.keys() == expected.keys()
     for key, array in expected.items():
@@ -40,27 +46,27 @@ def _same(found: dict[str, Tensor], folder: Path, part: Part) -> None:
 @pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "diffusion_model."])
 def test_transformer_in_the_original_names(source: Path, tmp_path: Path, prefix: str) -> None:
     file = foreign.write(tmp_path / "a.safetensors", foreign.transformer(source), prefix)
-    _same(read_file(file)["transformer"], source, "transformer")
+    _same(_read(file)["transformer"], source, "transformer")
 
 
 def test_pad_tokens_of_one_dimension(source: Path, tmp_path: Path) -> None:
     arrays = foreign.transformer(source)
     arrays |= {key: arrays[key][0] for key in ("x_pad_token", "cap_pad_token")}
     file = foreign.write(tmp_path / "a.safetensors", arrays)
-    _same(read_file(file)["transformer"], source, "transformer")
+    _same(_read(file)["transformer"], source, "transformer")
 
 
 @pytest.mark.parametrize("prefix", ["", "vae.", "first_stage_model."])
 def test_vae_in_the_older_names(source: Path, tmp_path: Path, prefix: str) -> None:
     file = foreign.write(tmp_path / "a.safetensors", foreign.vae(source), prefix)
-    _same(read_file(file)["vae"], source, "vae")
+    _same(_read(file)["vae"], source, "vae")
 
 
 @pytest.mark.parametrize("prefix", ["", "text_encoders.qwen3_4b.transformer."])
 def test_text_encoder(source: Path, tmp_path: Path, prefix: str) -> None:
     arrays = foreign.text_encoder(source)
     _same(
-        read_file(foreign.write(tmp_path / "a.safetensors", arrays, prefix))["text_encoder"],
+        _read(foreign.write(tmp_path / "a.safetensors", arrays, prefix))["text_encoder"],
         source,
         "text_encoder",
     )
@@ -95,10 +101,10 @@ def test_draws_what_the_folder_draws(source: Path, tmp_path: Path, form: str) ->
         path = _all_in_one(source, tmp_path / "all.safetensors")
     else:
         path = foreign.write(tmp_path / "one.safetensors", foreign.transformer(source))
-    plan = Plan.of(path, dtype="float32", base=source, beside=beside)
-    held = {Path(t.place[0]) for part in PARTS for t in plan.tensors(part).values()}
+    plan = Conversion.plan(path, dtype="float32", base=source, beside=beside)
+    held = {Path(t.place[0]) for part in COMPONENTS for t in plan.tensors(part).values()}
     assert form != "given together" or held == {path, *beside}
-    list(convert(plan, tmp_path / "out"))
+    list(convert_checkpoint(plan, tmp_path / "out"))
     a, b = (ZImage.load(folder).generate("x", **DRAWN) for folder in (source, tmp_path / "out"))
     assert mx.array_equal(a.latents, b.latents)
     assert np.array_equal(np.asarray(a.image), np.asarray(b.image))
@@ -123,29 +129,29 @@ def test_mflux(
     source = checkpoint("wide")
     folder = foreign.mflux(source, tmp_path / "mflux", bits)
     opened = Checkpoint.open(folder, source)
-    for part in PARTS:
+    for part in COMPONENTS:
         expected = foreign.official(source, part)
-        assert opened.weights[part].keys() == expected.keys()
-        for key, tensor in opened.weights[part].items():
+        assert opened[part].tensors.keys() == expected.keys()
+        for key, tensor in opened[part].tensors.items():
             array = mx.array(expected[key]).astype(mx.bfloat16)
             if bits and tensor.packing is not None:
                 array = mx.dequantize(*mx.quantize(array, 64, bits), 64, bits)
             assert mx.array_equal(tensor.read(), array), key
-    packed = [t for part in PARTS for t in opened.weights[part].values() if t.packing]
+    packed = [t for part in COMPONENTS for t in opened[part].tensors.values() if t.packing]
     assert {t.packing for t in packed} == ({Packing("affine", bits, 64)} if bits else set())
-    list(convert(Plan.of(folder, base=source), tmp_path / "out"))
+    list(convert_checkpoint(Conversion.plan(folder, base=source), tmp_path / "out"))
     written = Checkpoint.open(tmp_path / "out")
-    for part in PARTS:
-        for key, tensor in opened.weights[part].items():
-            assert written.weights[part][key].packing == tensor.packing
-            assert mx.array_equal(written.weights[part][key].read(), tensor.read()), key
+    for part in COMPONENTS:
+        for key, tensor in opened[part].tensors.items():
+            assert written[part].tensors[key].packing == tensor.packing
+            assert mx.array_equal(written[part].tensors[key].read(), tensor.read()), key
     ZImage.load(tmp_path / "out").generate("x", **DRAWN)
 
 
 def test_quanto(source: Path, tmp_path: Path) -> None:
     arrays = foreign.official(source, "transformer")
     file = foreign.write(tmp_path / "a.safetensors", foreign.quanto(arrays))
-    found = read_file(file)["transformer"]
+    found = _read(file)["transformer"]
     assert found.keys() == arrays.keys()
     for key, array in arrays.items():
         back = np.array(found[key].read())
@@ -158,10 +164,10 @@ def test_quanto_without_its_scale(source: Path, tmp_path: Path) -> None:
     scale = next(key for key in arrays if key.endswith("._scale"))
     wrong = {**arrays, scale: np.ones(3, np.float32)}
     with pytest.raises(CheckpointError, match=r"_scale' must be one float or \d+, not \(3,\)"):
-        read_file(foreign.write(tmp_path / "a.safetensors", wrong))
+        _read(foreign.write(tmp_path / "a.safetensors", wrong))
     del arrays[scale]
     with pytest.raises(CheckpointError, match="must come with"):
-        read_file(foreign.write(tmp_path / "b.safetensors", arrays))
+        _read(foreign.write(tmp_path / "b.safetensors", arrays))
 
 
 def test_two_files_for_one_part(source: Path, tmp_path: Path) -> None:
@@ -176,10 +182,10 @@ def test_pickles_are_refused_by_their_content(tmp_path: Path) -> None:
     for protocol in (2, 3, 4, 5):
         file.write_bytes(pickle.dumps({"x": 1}, protocol))
         with pytest.raises(CheckpointError, match="is a pickle"):
-            read_file(file)
+            _read(file)
     file.write_bytes(b"PK\x03\x04" + bytes(60))
     with pytest.raises(CheckpointError, match="is a pickle"):
-        read_file(file)
+        _read(file)
 
 
 @pytest.mark.parametrize("length", [640, 896, 1152, 1408, 66176])
@@ -187,7 +193,7 @@ def test_headers_whose_length_looks_like_a_pickle(tmp_path: Path, length: int) -
     header = {"x_embedder.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
     text = json.dumps(header).encode().ljust(length)
     (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + text + bytes(4))
-    assert "transformer" in read_file(tmp_path / "a")
+    assert "transformer" in _read(tmp_path / "a")
 
 
 Raw = dict[str, tuple[str, tuple[int, ...], bytes]]
@@ -231,7 +237,7 @@ def test_odd_files(tmp_path: Path, name: str) -> None:
     tensors, match = ODD[name]
     file = _write_raw(tmp_path / "a", tensors)
     with pytest.raises(CheckpointError, match=match):
-        [tensor.read() for tensor in read_file(file)["transformer"].values()]
+        [tensor.read() for tensor in _read(file)["transformer"].values()]
 
 
 def test_odd_names_in_a_vae(source: Path, tmp_path: Path) -> None:
@@ -251,14 +257,14 @@ def test_odd_names_in_a_vae(source: Path, tmp_path: Path) -> None:
 def test_a_scalar_that_nothing_uses(source: Path, tmp_path: Path) -> None:
     arrays = {**foreign.text_encoder(source), "lm_head.logit_scale": np.array(2, np.float32)}
     file = foreign.write(tmp_path / "a.safetensors", arrays)
-    list(convert(Plan.of(file, base=source), tmp_path / "out"))
-    assert [*verify(tmp_path / "out")]
+    list(convert_checkpoint(Conversion.plan(file, base=source), tmp_path / "out"))
+    assert [*verify_checkpoint(tmp_path / "out")]
 
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     file = foreign.write(tmp_path / "a.safetensors", {"x": np.ones(3, np.float32)})
     with pytest.raises(CheckpointError, match="holds no part of Z-Image"):
-        read_file(file)
+        _read(file)
 
 
 def _write_raw(file: Path, tensors: dict[str, tuple[str, tuple[int, ...], bytes]]) -> Path:
@@ -299,7 +305,7 @@ def _scaled_file(file: Path, dtype: str, form: str, scale: float) -> Path:
 @pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
 def test_8_bit_floats(dtype: str, form: str, tmp_path: Path) -> None:
     scale = 1.0 if form == "plain" else 0.0375
-    found = read_file(_scaled_file(tmp_path / "a.safetensors", dtype, form, scale))["transformer"]
+    found = _read(_scaled_file(tmp_path / "a.safetensors", dtype, form, scale))["transformer"]
     assert found.keys() == {"all_x_embedder.2-1.weight", "layers.0.feed_forward.w1.weight"}
     ours = np.array(found["layers.0.feed_forward.w1.weight"].read()).reshape(-1)
     exponents = {"F8_E4M3": (4, 3, 7), "F8_E5M2": (5, 2, 15)}[dtype]
@@ -332,7 +338,7 @@ def test_a_form_of_quantization_that_is_not_known(tmp_path: Path) -> None:
         },
     )
     with pytest.raises(CheckpointError, match="of the format 'nvfp4'"):
-        read_file(file)
+        _read(file)
 
 
 def test_broken_files(tmp_path: Path) -> None:
@@ -348,7 +354,7 @@ def test_broken_files(tmp_path: Path) -> None:
             data[generator.randrange(len(data) - 28)] = generator.randrange(256)
         file.write_bytes(data)
         try:
-            for tensor in read_file(file)["transformer"].values():
+            for tensor in _read(file)["transformer"].values():
                 if tensor.readable:
                     tensor.read()
         except CheckpointError:
@@ -381,8 +387,8 @@ def test_gguf_carries_over_matrices_alone(
     """A quantized pad token is unpacked: it is no layer."""
     source = checkpoint("demo")
     file = _gguf(tmp_path / "a.gguf", foreign.transformer(source), "Q8_0", "x_pad_token")
-    assert read_file(file)["transformer"]["x_pad_token"].kind == "Q8_0"
-    list(convert(Plan.of(file, base=source), tmp_path / "out"))
+    assert _read(file)["transformer"]["x_pad_token"].kind == "Q8_0"
+    list(convert_checkpoint(Conversion.plan(file, base=source), tmp_path / "out"))
     ZImage.load(tmp_path / "out").generate("x", **DRAWN)
 
 
@@ -393,12 +399,12 @@ def test_gguf_is_carried_over(
     """Q8_0 and its like stay as they are, without a second rounding, on disk as in memory."""
     source = checkpoint("even")
     file = _gguf(tmp_path / "a.gguf", foreign.transformer(source), kind)
-    plan = Plan.of(file, dtype="float16", base=source)
-    list(convert(plan, tmp_path / "out"))
-    stored = Checkpoint.open(tmp_path / "out").weights["transformer"]
+    plan = Conversion.plan(file, dtype="float16", base=source)
+    list(convert_checkpoint(plan, tmp_path / "out"))
+    stored = Checkpoint.open(tmp_path / "out")["transformer"].tensors
     packings = {tensor.packing for tensor in stored.values()} - {None}
     assert {(p.bits, p.group_size) for p in packings if p} == {(bits, 32)}
-    for key, tensor in read_file(file)["transformer"].items():
+    for key, tensor in _read(file)["transformer"].items():
         away = np.abs(np.array(tensor.read()) - np.array(stored[key].read().astype(mx.float32)))
         largest = np.abs(np.array(tensor.read())).max()
         assert away.max() <= largest * 2**-9, key  # MLX multiplies and adds in float16

@@ -45,11 +45,11 @@ def test_diffusers_reads_the_same_vae(source: Path) -> None:
 
 
 def test_names_of_gguf(source: Path) -> None:
-    from mlx_zimage.weights.formats.names import QWEN, _replaced
+    from mlx_zimage.weights.formats.names import QWEN_RULES, replaced
 
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 64)
     for key in foreign.text_encoder(source):
         path = key.removesuffix(".weight")
         theirs = names.get_name(path)
         assert theirs is not None, key
-        assert _replaced(f"{theirs}.weight", QWEN) == key
+        assert replaced(f"{theirs}.weight", QWEN_RULES) == key

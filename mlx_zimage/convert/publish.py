@@ -1,0 +1,213 @@
+"""A conversion carried out: written to a hidden folder beside the output, and renamed at the end.
+
+A run that is stopped leaves nothing that loads. An output that exists is replaced only if all its
+files were written by a conversion.
+"""
+
+import fcntl
+import os
+import shutil
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.components import COMPONENTS
+from ..checkpoint.family import MANIFEST, family_of
+from ..errors import CheckpointError, RequestError
+from ..events import Written
+from ..files import digest, read_json, write_json
+from ..hub.locate import DEMO
+from ..sampling.schedule import SchedulerConfig
+from ..weights.index import INDEX, PICKLES, files_of
+from ..weights.tensor import Packings
+from .plan import Conversion
+from .write import write
+
+WORKSPACE = ".part"  # ends the hidden folder's name
+NEW, OLD = "new", "old"  # folders in it
+WEIGHTS = (".safetensors", INDEX, ".gguf", ".onnx", *PICKLES)
+IGNORED = ".DS_Store"
+"""A file that macOS puts into each folder that is looked at."""
+
+
+def convert_checkpoint(
+    conversion: Conversion, out: Path, *, force: bool = False
+) -> Generator[Written, None, None]:
+    """Write the components that a conversion names, as events. `force` replaces an older output."""
+    checkpoint, out = conversion.checkpoint, out.resolve()
+    try:
+        for source in (checkpoint.path, checkpoint.home, DEMO):
+            _check_apart(source, out)
+        _check_replaceable(out, force)
+        with _workspace(out) as work:
+            _copy_files(checkpoint.home, work, conversion)
+            for name, packings in conversion.packings.items():
+                yield from _write_component(conversion, name, work)
+                config = checkpoint.home / name / "config.json"
+                _write_config(config, work / name, conversion.dtype, packings)
+            if conversion.is_complete:
+                Checkpoint.open(work)  # proves that the result can be opened
+            _write_manifest(work, conversion)
+            _publish(work, out)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error}") from error
+
+
+def _write_component(conversion: Conversion, name: str, work: Path) -> Iterator[Written]:
+    items = conversion.outputs(name)
+    total, done = sum(item.size for item in items), 0
+    (work / name).mkdir(parents=True, exist_ok=True)
+    for size in write(work / name, COMPONENTS[name].stem, items):
+        done += size
+        yield Written(name, done, total)
+
+
+def _write_config(config: Path, folder: Path, dtype: str, packings: Packings) -> None:
+    """Write a component's config with its weights' type and how they are quantized."""
+    data = read_json(config)
+    data |= dict.fromkeys([key for key in ("torch_dtype", "dtype") if key in data], dtype)
+    for name in ("quantization", "quantization_config"):
+        data.pop(name, None)
+    if packings:
+        block = describe(packings)
+        data |= {"quantization": block, "quantization_config": block}
+    write_json(folder / "config.json", data)
+
+
+def describe(packings: Packings) -> dict[str, Any]:
+    """Return packings as mlx-lm writes them: that of most layers, then the layers that differ."""
+    (usual, _), *_ = Counter(packings.values()).most_common(1)
+    others = {path: asdict(packing) for path, packing in packings.items() if packing != usual}
+    return asdict(usual) | others
+
+
+def origin(source: Path) -> tuple[str, str | None]:
+    """Return a source's name, and its revision if it lies in the Hub's cache."""
+    for place in (source, *source.parents):
+        if place.parent.name == "snapshots":
+            return place.parents[1].name, place.name
+    return source.resolve().name, None
+
+
+def _copy_files(home: Path, work: Path, conversion: Conversion) -> None:
+    for file in other_files(home):
+        name = file.relative_to(home)
+        if conversion.is_complete or name.parts[0] in conversion.packings:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, work / name)
+
+
+def other_files(home: Path) -> list[Path]:
+    """Return the files of a checkpoint that are neither weights nor a manifest."""
+    return [f for f in files_of(home) if not f.name.endswith(WEIGHTS) and f.name != MANIFEST]
+
+
+def _write_manifest(work: Path, conversion: Conversion) -> None:
+    checkpoint = conversion.checkpoint
+    scheduler = SchedulerConfig.from_dict(read_json(checkpoint.scheduler_file))
+    name, revision = origin(checkpoint.path)
+    recipe: Mapping[str, Any] = {
+        component: describe(packings) if packings else None
+        for component, packings in conversion.packings.items()
+    }
+    files = {
+        str(file.relative_to(work)): {"size": file.stat().st_size, "sha256": digest(file)}
+        for file in sorted(work.rglob("*"))
+        if file.is_file()
+    }
+    content = {
+        "source": name,
+        "revision": revision,
+        "model": family_of(checkpoint, scheduler).name,
+        "dtype": conversion.dtype,
+        "recipe": recipe,
+        "versions": {package: version(package) for package in ("mlx", "mlx-zimage")},
+        "files": files,
+    }
+    write_json(work / MANIFEST, content)
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    source = source.resolve()
+    if _is_in(out, source) or _is_in(source, out):
+        raise RequestError(f"the output must not overlap {source}; {out} does")
+
+
+def _check_replaceable(out: Path, force: bool) -> None:
+    """Refuse an output that exists, unless it may be and can be replaced."""
+    if not out.exists():
+        return
+    if not force:
+        raise RequestError(f"{out} exists; name another folder, or replace it with force=True")
+    if not out.is_dir():
+        raise RequestError(f"force=True replaces a converted checkpoint, and {out} is a file")
+    listed = read_json(out / MANIFEST).get("files") if (out / MANIFEST).is_file() else None
+    known = {MANIFEST, *(listed if isinstance(listed, dict) else ())}
+    for file in sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()):
+        name = file.relative_to(out).as_posix()
+        if name not in known and file.name != IGNORED:
+            raise RequestError(
+                f"force=True would delete {file}, which no conversion has written; "
+                "move it away, or name another folder"
+            )
+
+
+def _is_in(path: Path, folder: Path) -> bool:
+    """Return whether a path is a folder or lies in it, however the disk spells the two."""
+    above = [place for place in (path, *path.parents) if place.exists()]
+    return folder.exists() and any(place.samefile(folder) for place in above)
+
+
+@contextmanager
+def _workspace(out: Path) -> Iterator[Path]:
+    """Lock and yield a hidden folder beside `out`, which is removed afterwards."""
+    folder = out.with_name(f".{out.name}{WORKSPACE}")
+    folder.mkdir(exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(f"another run is writing {out}; wait for it") from None
+        try:
+            _restore(folder / OLD, out)
+            for remnant in folder.iterdir():  # of a run that was killed
+                shutil.rmtree(remnant)
+            work = folder / NEW
+            work.mkdir()
+            yield work
+        finally:
+            _restore(folder / OLD, out)
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(lock)
+
+
+def is_busy(workspace: Path) -> bool:
+    """Return whether a run is writing into a workspace."""
+    lock = os.open(workspace, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Move the result into place. What stood there waits in the workspace, and goes with it."""
+    if out.exists():
+        out.rename(work.with_name(OLD))
+    work.rename(out)
+
+
+def _restore(old: Path, out: Path) -> None:
+    """Move the old output back if a run was stopped between the two renames."""
+    if old.exists() and not out.exists():
+        old.rename(out)

@@ -1,0 +1,113 @@
+"""A job: one or several runs, from prompts to pictures.
+
+Where all components stay in memory, each run ends with its pictures before the next begins.
+Elsewhere all runs are denoised before the first is decoded, so that each component is loaded once.
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import mlx.core as mx
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..errors import CheckpointError
+from ..events import Event, Finished, Result, Started, Step
+from ..images.pixels import to_image
+from ..memory.store import Store
+from ..prompt.embeddings import Embeddings
+from .encode import encode
+from .failures import device_failures
+from .load import load
+from .loop import Slots, copied, denoise
+from .plan import Run
+from .predict import modulate, predictor
+
+
+class Job:
+    """Runs on one model, as a stream of events. `about` describes the model in the metadata."""
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        checkpoint: Checkpoint,
+        store: Store,
+        embeddings: Embeddings,
+        about: Mapping[str, Any],
+    ):
+        self._runs, self._checkpoint, self._store = runs, checkpoint, store
+        self._embeddings, self._about = embeddings, about
+
+    def events(self) -> Generator[Event, None, None]:
+        """Do the work. To cancel, close the generator."""
+        try:
+            with device_failures([run.request for run in self._runs]):
+                captions = yield from encode(self._runs, self._store, self._embeddings)
+                numbers = list(range(len(self._runs)))
+                for group in [[n] for n in numbers] if self._store.shares else [numbers]:
+                    latents = yield from self._denoise(group, captions)
+                    yield from self._decode(group, latents, captions)
+        finally:
+            self._store.end_job()  # also where the consumer has closed the generator
+
+    def _denoise(
+        self, group: Sequence[int], captions: Mapping[str, mx.array]
+    ) -> Generator[Event, None, list[mx.array]]:
+        """Return the last latents of these runs."""
+        transformer = yield from load(self._store, "transformer", group[0])
+        modulations = modulate(transformer, [self._runs[job] for job in group])
+        if self._store.memory == "staged":
+            transformer.drop_modulation()
+        results = []
+        for job in group:
+            run, started = self._runs[job], time.perf_counter()
+            yield Started("denoise", job=job)
+            predict = predictor(run, transformer, modulations, captions)
+            slots = Slots(run.start, predict, run.sampler, run.keep, self._check_finite)
+            latents = yield from _numbered(job, denoise(run.schedule, slots))
+            results.append(latents)
+            yield Finished("denoise", time.perf_counter() - started, job=job)
+            del predict, slots
+        del transformer, modulations
+        self._store.release()
+        return results
+
+    def _decode(
+        self, group: Sequence[int], latents: Sequence[mx.array], captions: Mapping[str, mx.array]
+    ) -> Generator[Event, None, None]:
+        vae = yield from load(self._store, "vae", group[0])
+        for job, batch in zip(group, latents, strict=True):
+            run = self._runs[job]
+            for index in range(run.request.count):
+                started = time.perf_counter()
+                yield Started("decode", job=job)
+                single = copied(batch[index : index + 1])
+                pixels = vae.decode(single)[0]
+                self._check_finite(pixels, "the decoder")
+                image = to_image(pixels)
+                yield Finished("decode", time.perf_counter() - started, job=job)
+                caption = copied(run.caption(index, captions))
+                metadata = {"request": run.request.to_dict(), "index": index, **self._about}
+                yield Result(image, single, caption, run.request, index, metadata, job)
+
+    def _check_finite(self, numbers: mx.array, where: str) -> None:
+        if not mx.isfinite(numbers).all().item():
+            dtype = self._store.dtype
+            hint = 'load it with dtype="bfloat16"' if dtype == "float16" else "download it again"
+            raise CheckpointError(
+                f"{self._checkpoint.path} makes numbers that are not finite in {where}: its "
+                f"weights are broken, or they, the latents or the guidance are too large for "
+                f"{dtype}; {hint}"
+            )
+
+
+def _numbered(job: int, steps: Generator[Step, None, mx.array]) -> Generator[Step, None, mx.array]:
+    """Pass steps on with the number of their job, and return what they return."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            latents: mx.array = end.value
+            return latents
+        yield replace(step, job=job)

@@ -1,0 +1,55 @@
+"""The velocity that the transformer predicts, with or without guidance."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import mlx.core as mx
+
+from ..models.transformer import Conditioning, StepModulation, ZImageTransformer
+from ..sampling import guidance
+from ..sampling.samplers import SamplerStep
+from .plan import Run
+
+Modulations = Mapping[float, StepModulation]
+"""Scales and gates of each time that the runs of a job visit."""
+Predict = Callable[[mx.array, SamplerStep], mx.array]
+
+
+def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> Modulations:
+    """Make the scales and gates of all steps of these runs."""
+    steps = [step for run in runs for step in run.sampler.steps(run.schedule)]
+    times = list(dict.fromkeys(step.time for step in steps))
+    modulations = transformer.modulate(times)
+    mx.eval([array for modulation in modulations for array in modulation.arrays])
+    return dict(zip(times, modulations, strict=True))
+
+
+def predictor(
+    run: Run,
+    transformer: ZImageTransformer,
+    modulations: Modulations,
+    captions: Mapping[str, mx.array],
+) -> Predict:
+    """Return the run's velocity: the opposite of what the model predicts, in float32."""
+    request, (height, width) = run.request, run.shape[2:]
+    positive = [run.caption(index, captions) for index in range(request.count)]
+    negative = [captions[text] for text in run.negative_prompts]
+    with_prompt = transformer.prepare(positive, height, width)
+    without = transformer.prepare(negative, height, width) if negative else None
+    mx.eval(with_prompt.arrays, without.arrays if without else [])
+
+    def forward(latents: mx.array, step: SamplerStep, conditioning: Conditioning) -> mx.array:
+        return transformer(latents, modulations[step.time], conditioning).astype(mx.float32)
+
+    def plain(latents: mx.array, step: SamplerStep) -> mx.array:
+        return -forward(latents, step, with_prompt)
+
+    def guided(latents: mx.array, step: SamplerStep) -> mx.array:
+        strength, truncation = request.guidance or 0.0, request.cfg_truncation or 0.0
+        if without is None or not guidance.applies(strength, truncation, step.time):
+            return plain(latents, step)
+        prediction = forward(latents, step, with_prompt)
+        mx.eval(prediction)  # so that only one forward's arrays exist at a time
+        other = forward(latents, step, without)
+        return -guidance.guide(prediction, other, strength, request.cfg_normalization or 0.0)
+
+    return plain if without is None else guided

@@ -1,0 +1,87 @@
+"""The bytes that each model's arrays take while it runs, weights not included.
+
+They are counted in the model's widest arrays. How many of those exist at once was measured on a
+CPU (tests/memory/test_estimate.py). Terms that hold for a GPU alone follow MLX's sources and are
+not measured.
+"""
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from .. import device
+from . import autoencoder
+from .autoencoder import AutoencoderConfig
+from .layers import linear as layers
+from .layers import quantized
+from .text_encoder import TextEncoderConfig
+from .transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
+
+STREAM = 16.0  # arrays of the transformer's stream in a block
+IN_FLIGHT = 12.0  # more of them in a GPU's command buffers that have not completed: not measured
+ENCODER = 8.0  # arrays as wide as the text encoder's feed-forward
+SCORES = 2.0  # arrays of attention scores, where they are kept: before and after the softmax
+UNPACKED = 2.0  # arrays of the weights that a quantized layer unpacks at once
+FULL = 1.0  # the VAE's largest tensor
+STRIP = 3.5  # strips of it
+CONVOLVED = 9.0  # strips of it that a CPU copies to convolve one
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The sizes of a generation that decide its memory."""
+
+    width: int
+    height: int
+    multiple: int = 16  # pixels along the side of one image token
+    count: int = 1  # pictures at once
+    steps: int = 8
+    tokens: int = 512  # of the longest prompt
+    encodes: bool = True  # whether any prompt has to be encoded
+
+    @property
+    def image_tokens(self) -> int:
+        return (self.width // self.multiple) * (self.height // self.multiple)
+
+
+def text_encoder(
+    config: TextEncoderConfig, workload: Workload, dtype: mx.Dtype, is_quantized: bool
+) -> int:
+    tokens = workload.tokens
+    numbers = ENCODER * tokens * config.intermediate_size
+    numbers += SCORES * config.num_attention_heads * tokens**2
+    return int((numbers + _unpacked(is_quantized)) * dtype.size)
+
+
+def transformer(
+    config: TransformerConfig, workload: Workload, dtype: mx.Dtype, is_quantized: bool
+) -> int:
+    length = _padded(workload.image_tokens) + _padded(workload.tokens)
+    arrays = STREAM + (0 if device.kind() == "cpu" else IN_FLIGHT)
+    numbers = arrays * workload.count * length * config.dim
+    numbers += workload.steps * 4 * config.dim * (config.n_layers + config.n_refiner_layers)
+    if not layers.is_fused(config.head_dim, dtype):
+        scores = workload.count * config.n_heads * length**2
+        numbers += SCORES * min(scores, layers.SCORES)
+    return int((numbers + _unpacked(is_quantized)) * dtype.size)
+
+
+def decoder(
+    config: AutoencoderConfig, workload: Workload, dtype: mx.Dtype, is_quantized: bool
+) -> int:
+    """Count one picture: they are decoded one after the other."""
+    widest = max(config.block_out_channels[:2])  # at full size, before it narrows
+    pixels = workload.width * workload.height
+    row = config.scale_factor * workload.width  # a row of latents, the least that a strip has
+    strip = min(max(autoencoder.STRIP, row), pixels)
+    copies = STRIP + (CONVOLVED if device.kind() == "cpu" else 0)
+    return int((FULL * pixels + copies * strip) * widest * dtype.size)
+
+
+def _padded(tokens: int) -> int:
+    return -(-tokens // SEQUENCE_MULTIPLE) * SEQUENCE_MULTIPLE
+
+
+def _unpacked(is_quantized: bool) -> float:
+    """Count what quantized layers unpack, which they are sure to do only on a CPU."""
+    return UNPACKED * quantized.UNPACKED if is_quantized and device.kind() == "cpu" else 0.0

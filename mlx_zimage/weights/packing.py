@@ -1,0 +1,68 @@
+"""How a quantized matrix is stored, in the form that MLX's kernels read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+
+GROUP_SIZES = {
+    **{("affine", bits): (64, 32, 128) for bits in (2, 3, 4, 5, 6, 8)},
+    ("mxfp4", 4): (32,),
+    ("mxfp8", 8): (32,),
+    ("nvfp4", 4): (16,),
+}
+"""The group sizes that MLX computes with, by mode and bits; the usual one comes first."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The storage of a quantized matrix: its mode, bits and group size, in MLX's terms."""
+
+    mode: str
+    bits: int
+    group_size: int
+
+    @classmethod
+    def parse(cls, block: Mapping[str, Any]) -> "Packing":
+        """Read a packing from a config's block; raise ValueError for one that MLX lacks."""
+        mode, bits, group = block.get("mode", "affine"), block.get("bits"), block.get("group_size")
+        if not isinstance(mode, str) or type(bits) is not int or type(group) is not int:
+            raise ValueError(f"mode {mode!r}, bits {bits!r}, group_size {group!r}")
+        if group not in GROUP_SIZES.get((mode, bits), ()):
+            raise ValueError(f"mode {mode}, {bits} bits, groups of {group}")
+        return cls(mode, bits, group)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arrays that stand for one matrix."""
+        return ("weight", "scales", "biases")[: 3 if self.mode == "affine" else 2]
+
+    def columns(self, width: int) -> tuple[int, ...]:
+        """Return how many columns each of those arrays has for a matrix `width` numbers wide."""
+        groups = width // self.group_size
+        return (width * self.bits // 32, groups, groups)[: len(self.names)]
+
+    def pack(self, array: mx.array) -> list[mx.array]:
+        """Quantize (rows, width) as MLX does."""
+        return list(mx.quantize(array, self.group_size, self.bits, mode=self.mode))
+
+    def unpack(self, arrays: list[mx.array], dtype: mx.Dtype | None = None) -> mx.array:
+        """Return the numbers (rows, width) that the packed arrays stand for."""
+        words, scales, *biases = arrays
+        bias = biases[0] if biases else None
+        return mx.dequantize(
+            words, scales, bias, self.group_size, self.bits, mode=self.mode, dtype=dtype
+        )
+
+
+def words(levels: mx.array, bits: int) -> mx.array:
+    """Pack integer levels (rows, width) into 32-bit words: `bits` each, lowest first, no gaps."""
+    per = levels.reshape(len(levels), -1, 32)  # 32 numbers fill `bits` words
+    packed = [mx.zeros(per.shape[:2], mx.uint32) for _ in range(bits)]
+    for number in range(32):
+        word, shift = divmod(number * bits, 32)
+        packed[word] = packed[word] | (per[..., number] << shift)
+        if shift + bits > 32:
+            packed[word + 1] = packed[word + 1] | (per[..., number] >> (32 - shift))
+    return mx.stack(packed, -1).reshape(len(levels), -1)
