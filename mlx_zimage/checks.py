@@ -73,7 +73,7 @@ def string(name: str, value: object) -> str:
 
 def strings(name: str, value: object) -> str | tuple[str, ...]:
     """Return one string, or a list of at least one as a tuple."""
-    if not _is_list(value):
+    if not is_list(value):
         return string(name, value)
     if not value:
         raise RequestError(f"{name} must hold at least one string, not an empty list")
@@ -83,19 +83,19 @@ def strings(name: str, value: object) -> str | tuple[str, ...]:
 def integer(name: str, value: object, low: int, high: int) -> int:
     """Return a whole number from `low` to `high`: an int or NumPy's like, no bool and no float."""
     try:
-        number = operator.index(value)  # type: ignore[arg-type]  # others raise the TypeError
+        result = operator.index(value)  # type: ignore[arg-type]  # others raise the TypeError
     except TypeError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
+        result = low - 1
+    if isinstance(value, bool) or not low <= result <= high:
         raise RequestError(
             f"{name} must be a whole number from {low} to {high}, not {excerpt(value)}"
         )
-    return number
+    return result
 
 
 def integers(name: str, value: object, low: int, high: int) -> int | tuple[int, ...]:
     """Return one whole number, or a list of at least one as a tuple."""
-    if not _is_list(value):
+    if not is_list(value):
         return integer(name, value, low, high)
     if not value:
         raise RequestError(f"{name} must hold at least one whole number, not an empty list")
@@ -127,9 +127,11 @@ def schedule(name: str, value: object) -> str | tuple[float, ...]:
     if isinstance(value, str):
         return string(name, value)
     items = value.tolist() if hasattr(value, "tolist") else value
-    levels = tuple(map(_as_float, items)) if isinstance(items, Iterable) else ()
-    falling = all(np.float32(a) > np.float32(b) for a, b in itertools.pairwise((*levels, 0.0)))
-    if not 0 < len(levels) <= MAX_LEVELS or not falling or not levels[0] <= 1:
+    items = itertools.islice(items, MAX_LEVELS + 1) if isinstance(items, Iterable) else ()
+    levels = tuple(map(_as_float, items))
+    valid = 0 < len(levels) <= MAX_LEVELS and all(0 < level <= 1 for level in levels)
+    # They are used in float32, where different levels may be equal, and small ones 0.
+    if not valid or not (np.diff(np.array((*levels, 0), np.float32)) < 0).all():
         raise RequestError(
             f"{name} must be a name or at most {MAX_LEVELS} noise levels that fall from at most 1 "
             f"to above 0, not {excerpt(value)}"
@@ -166,6 +168,11 @@ def from_mlx(value: object) -> Any:
     return value.astype(mx.float32) if isinstance(value, mx.array) else value
 
 
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    """Return whether a value is a list, tuple or other sequence, but no string and no bytes."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
+
+
 def _excerpt_of_text(text: str, limit: int) -> str:
     if len(text) <= limit and len(repr(text)) <= limit + 2:
         return repr(text)
@@ -179,10 +186,6 @@ def _with_type(value: object) -> str:
     """Return a value for a message, with its type where its text alone does not show it."""
     plain = value is None or isinstance(value, bool | int | float | bytes)
     return excerpt(value) if plain else f"a {type(value).__name__}: {excerpt(value)}"
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
 def _as_float(value: object) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from . import checks
-from .checks import excerpt
+from .checks import excerpt, reason
 from .errors import RequestError
 from .events import Event, Finished, Result, Started, Step, Truncated, shape_text
 
@@ -61,6 +61,8 @@ class Options(PromptOptions, total=False):
 
 
 class _Changes(Options, total=False):
+    """The fields that `Request.replace` may change."""
+
     prompt: str | Sequence[str] | None
 
 
@@ -68,27 +70,38 @@ class _Changes(Options, total=False):
 class Request:
     """One generation. A field that is None takes the checkpoint's default.
 
-    Values are checked on construction as far as that is possible without a checkpoint, and stored
-    as the types below: lists become tuples, arrays become read-only float32 arrays of NumPy.
+    Values are checked on construction as far as that is possible without a checkpoint. They are
+    stored as the types below: lists become tuples, arrays become read-only float32 NumPy arrays.
+
+    - prompt: a list gives one picture for each.
+    - negative_prompt: one for all pictures, or one for each. It needs a guidance above 0.
+    - width, height: pixels.
+    - steps: steps of the sampler.
+    - seed: one for all pictures, or one for each.
+    - guidance: 0 is off. It equals ComfyUI's cfg minus 1.
+    - cfg_normalization: the limit of a guided prediction's length, as a multiple of the unguided
+      one's; 0 is no limit.
+    - cfg_truncation: the model's time (0 pure noise, 1 clean image) after which guidance is off; 1
+      keeps it on to the end. This is no share of the steps: with Base and 50 steps, 0.5 turns
+      guidance off for the last 7, as its schedule passes most times late.
+    - schedule: "legacy" (diffusers before 0.39), or noise levels before the shift.
+    - noise: the random generator, "torch-cpu", "torch-cuda:GPU" or "mlx".
+    - latents: (B, C, h, w), to start from instead of a seed's noise.
+    - prompt_embeds: (length, width), or a list with one for each picture, instead of a prompt.
     """
 
-    prompt: str | tuple[str, ...] | None = None  # a list gives one picture for each
-    negative_prompt: str | tuple[str, ...] | None = None  # needs guidance above 0
-    width: int | None = None  # pixels
-    height: int | None = None  # pixels
-    steps: int | None = None  # steps of the sampler
-    seed: int | tuple[int, ...] | None = None  # one for all pictures, or one for each
-    guidance: float | None = None  # 0 is off; equals ComfyUI's cfg - 1
-    # Limit of a guided prediction's length, as a multiple of the unguided one's; 0 is no limit.
+    prompt: str | tuple[str, ...] | None = None
+    negative_prompt: str | tuple[str, ...] | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    seed: int | tuple[int, ...] | None = None
+    guidance: float | None = None
     cfg_normalization: float | None = None
-    # The model's time (0 pure noise, 1 clean image) after which guidance is off; 1 never turns it
-    # off. It is not a share of the steps: a schedule with a large shift passes most times late.
-    # With Base and 50 steps, 0.5 turns guidance off for the last 7.
     cfg_truncation: float | None = None
-    schedule: str | tuple[float, ...] | None = None  # "legacy", or noise levels before the shift
-    noise: str | None = None  # the random generator: "torch-cpu", "torch-cuda:GPU" or "mlx"
-    latents: np.ndarray | None = None  # (B, C, h, w): start from these instead of a seed's noise
-    # (length, width), one array or one for each picture: instead of a prompt.
+    schedule: str | tuple[float, ...] | None = None
+    noise: str | None = None
+    latents: np.ndarray | None = None
     prompt_embeds: np.ndarray | tuple[np.ndarray, ...] | None = None
 
     def __init__(
@@ -160,7 +173,7 @@ class Request:
         try:
             data = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
-            raise RequestError(f"a request must be valid JSON: {error}") from error
+            raise RequestError(f"a request must be valid JSON: {reason(error)}") from error
         if not isinstance(data, dict):
             raise RequestError("a request must be a JSON object")
         return cls.from_dict(data)
@@ -179,18 +192,18 @@ class Request:
         return f"Request({', '.join(fields)})"
 
     def _check_counts(self) -> None:
+        pictures = "1 picture" if self.count == 1 else f"{self.count} pictures"
         for name in ("negative_prompt", "seed"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.count:
                 raise RequestError(
-                    f"{name} must be one for all or one for each of {self.count} pictures, "
-                    f"not {len(value)}"
+                    f"{name} must be one for all or one for each of {pictures}, not {len(value)}"
                 )
         if self.latents is None:
             return
         if len(self.latents) != self.count:
             raise RequestError(
-                f"latents must hold one for each of {self.count} pictures, not {len(self.latents)}"
+                f"latents must hold one for each of {pictures}, not {len(self.latents)}"
             )
         for name in ("seed", "noise"):
             if getattr(self, name) is not None:
@@ -227,7 +240,7 @@ def _latents(name: str, value: object) -> np.ndarray:
 
 
 def _embeds(name: str, value: object) -> np.ndarray | tuple[np.ndarray, ...]:
-    if not isinstance(value, list | tuple):
+    if not checks.is_list(value):
         return checks.array(name, value, 2)
     if not value:
         raise RequestError(f"{name} must hold at least one array, not an empty list")
@@ -268,7 +281,7 @@ def _one_each(value: str | tuple[str, ...] | None, count: int) -> tuple[str, ...
 
 def _short(value: Any) -> str:
     if isinstance(value, tuple):
-        more = ", ..." if len(value) > 4 else ""
+        more = ", ..." if len(value) > 4 else "," if len(value) == 1 else ""
         return f"({', '.join(map(_short, value[:4]))}{more})"
     return shape_text(value) if isinstance(value, np.ndarray) else excerpt(value)
 
@@ -296,4 +309,6 @@ def _array(value: dict[str, Any]) -> np.ndarray:
             f"an array must hold 'shape' and 'float32', and has no {error}"
         ) from None
     except (TypeError, ValueError) as error:
-        raise RequestError(f"an array must hold a 'shape' and base64 'float32': {error}") from error
+        raise RequestError(
+            f"an array must hold a 'shape' and base64 'float32': {reason(error)}"
+        ) from error

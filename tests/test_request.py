@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import pickle
 import re
@@ -61,6 +62,9 @@ NAN = float("nan")
         ("schedule", [0.5, 0.49999999999], "schedule must be"),
         ("schedule", ["1", "0.5"], "schedule must be"),
         ("schedule", {"a": 1}, "schedule must be"),
+        ("schedule", [1e300], "schedule must be"),
+        ("schedule", itertools.count(), "schedule must be"),
+        ("schedule", np.array(0.5), "schedule must be"),
         ("guidance", "2", "guidance must be a number from 0 to 1000, not '2'"),
         ("guidance", True, "guidance must be a number from 0 to 1000, not True"),
         ("guidance", [2], "guidance must be a number from 0 to 1000, not [2]"),
@@ -146,6 +150,11 @@ def test_one_for_all_or_one_each(field: str) -> None:
         Request.from_dict({"prompt": ["x", "y"], field: values})
 
 
+def test_more_seeds_than_prompts() -> None:
+    with pytest.raises(RequestError, match=r"seed must be one for all or .* 1 picture, not 2"):
+        Request("x", seed=[1, 2])
+
+
 def test_latents_stand_in_for_a_seed() -> None:
     latents = np.zeros((1, 16, 2, 2))
     with pytest.raises(RequestError, match="seed has no effect with latents"):
@@ -192,6 +201,7 @@ def test_copies_by_pickle_are_equal_and_cannot_change() -> None:
 
 def test_repr_is_short() -> None:
     assert repr(Request("a fox", seed=7)) == "Request(prompt='a fox', seed=7)"
+    assert repr(Request(["a"])) == "Request(prompt=('a',))"
     request = Request(["fox " * 1000] * 9, latents=np.ones((9, 16, 64, 64)))
     assert repr(request).endswith("(+3,941 characters), ...), latents=<9x16x64x64 float32>)")
     assert len(repr(request)) < 500
