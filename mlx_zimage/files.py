@@ -180,6 +180,3 @@ def _publish(temporary: Path, path: Path, overwrite: bool) -> None:
             if path.exists():
                 raise _taken(path) from None
     os.replace(temporary, path)
-
-
-check_writable = check_output

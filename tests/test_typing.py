@@ -20,8 +20,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_zimage import Request, Result
-from mlx_zimage.request import Options
+from mlx_zimage import Options, Request, Result, ZImage
 
 
 def requests(
@@ -58,6 +57,35 @@ def fields(request: Request, result: Result) -> None:
     reveal_type(result.latents)  # -> mlx.core.array
     reveal_type(result.request.seed)  # -> int | tuple[int, ...] | None
     request.width = 3  # error: Property "width" defined in "Request" is read-only
+
+
+def model(request: Request, result: Result, one: str | list[str], options: Options) -> None:
+    zimage = ZImage.load("demo", quantize=4, dtype="float16", memory="staged")
+    ZImage.load(quantize="mxfp4", dtype=None)
+    reveal_type(zimage.generate("x"))  # -> mlx_zimage.events.Result
+    reveal_type(zimage.generate("x", seed=7, width=64))  # -> mlx_zimage.events.Result
+    reveal_type(zimage.generate("x", **options))  # -> mlx_zimage.events.Result
+    reveal_type(zimage.generate(["x"], seed=[1]))  # -> list[mlx_zimage.events.Result]
+    reveal_type(zimage.generate(("x", "y"), seed=7))  # -> list[mlx_zimage.events.Result]
+    either = zimage.generate(request)
+    reveal_type(either)  # -> mlx_zimage.events.Result | list[mlx_zimage.events.Result]
+    either = zimage.generate(one)
+    reveal_type(zimage.generate(prompt_embeds=result.prompt_embeds))  # -> mlx_zimage.events.Result
+    several = zimage.generate(prompt_embeds=[result.prompt_embeds], latents=result.latents)
+    reveal_type(several)  # -> list[mlx_zimage.events.Result]
+    reveal_type(zimage.check(["x"], width=64))  # -> mlx_zimage.request.Request
+    zimage.estimate("x", width=64)
+    zimage.stream(request, width=64)
+    zimage.generate("x", wdith=3)  # error: Unexpected keyword argument "wdith" for overloaded
+    zimage.generate("x", width="a")  # error: No overload variant of "generate" of "ZImage"
+    zimage.generate(1)  # error: No overload variant of "generate" of "ZImage"
+    zimage.stream("x", wdith=3)  # error: Unexpected keyword argument "wdith" for "stream"
+    zimage.check("x", width="a")  # error: Argument "width" to "check" of "ZImage" has
+    zimage.estimate("x", seed="a")  # error: Argument "seed" to "estimate" of "ZImage" has
+    ZImage.load(quantize=7)  # error: Argument "quantize" to "load" of "ZImage" has incompatible
+    ZImage.load(quantize=4.0)  # error: Argument "quantize" to "load" of "ZImage" has incompatible
+    ZImage.load(dtype="f32")  # error: Argument "dtype" to "load" of "ZImage" has incompatible
+    ZImage.load(memory="big")  # error: Argument "memory" to "load" of "ZImage" has incompatible
 """
 
 
