@@ -149,17 +149,6 @@ def fetch(remote: Remote) -> Generator[Downloaded, None, Path]:
     return cached(remote.repo, remote.branch)
 
 
-def find(source: str | Path, *, download: bool, revision: str | None) -> Path:
-    """Return the path that `fetching` returns."""
-    events = fetching(source, download=download, revision=revision)
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            path: Path = end.value
-            return path
-
-
 def _fetch_file(remote: Remote, file: File, by_branch: bool) -> Generator[int, None, None]:
     """Yield the number of bytes so far; compare the file's hash with the Hub's at the end."""
     transfer = Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)

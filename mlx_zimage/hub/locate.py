@@ -30,11 +30,7 @@ SHOWN = 80  # characters of a source that a message quotes
 
 
 def locate(
-    source: str | Path,
-    revision: str | None = None,
-    parts: Sequence[str] | None = None,  # TODO: goes when no caller uses it
-    *,
-    weights: Sequence[str] | None = None,
+    source: str | Path, revision: str | None = None, *, weights: Sequence[str] | None = None
 ) -> Path:
     """Return the path of a model that is on this machine.
 
@@ -52,7 +48,7 @@ def locate(
             )
         return path
     try:
-        return cached(repo_of(source), revision, weights=parts if weights is None else weights)
+        return cached(repo_of(source), revision, weights=weights)
     except DownloadError as error:
         if isinstance(source, str) and os.path.exists(source):  # only where a name wins over it
             raise DownloadError(f"{error}; for the folder of that name write ./{source}") from error

@@ -36,10 +36,6 @@ class Hub(ThreadingHTTPServer):
         self.cut_off.set()
 
     @property
-    def asked(self) -> list[tuple[str, str, str | None]]:
-        return self.requests
-
-    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
