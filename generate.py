@@ -1,13 +1,6 @@
-"""Make a picture from a prompt: `python generate.py --help`."""
+"""Make pictures from a prompt: `python generate.py --help`."""
 
-import os
-import signal
-
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    # While the libraries load: raised inside their C++, an exception would abort the process.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-
-from mlx_zimage.cli import run
+from mlx_zimage_cli import main
 
 if __name__ == "__main__":
-    run("generate")
+    main("generate")

@@ -1,104 +1,186 @@
 """`bench`: what this machine does, on a screen and as a file that can be sent in."""
 
-import json as json_format
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import mlx.core as mx
 import typer
 
+from .. import Request, ZImage, check_output
 from ..bench.machine import command, describe, gemm_rate
 from ..bench.measure import Measured, measure
-from ..bench.synthetic import synthetic
-from ..checkpoint.checkpoint import Checkpoint
-from ..files import check_writable, write_atomically
-from ..memory.store import DTYPES, Parts
-from ..quantization.recipe import Quantization
-from ..request import Request
-from ..zimage import ZImage
-from .source import REVISION, bits, find
+from ..bench.run import open_model, report_text, save_report
+from . import options as o
+from . import values
+from .models import Choice, find, usage
+from .parsing import UsageError
+from .progress import reporter
 
 PROMPT = "a red fox in the snow, its breath in the morning light, photograph, 35 mm"
-MODEL = "A name, a Hub repo id, a folder or a file. Default: random weights in the real shapes."
-LAYERS = "Of random weights: blocks in the transformer's joint stream (the real one has 30)."
-SIDE = "Of the square picture, in pixels: --size 512 1024 for one after the other."
-RUNS = "Times that each picture is made."
-OUTPUT = "A .json file for the report: every sample, the machine, the versions, the command."
+
+
+def _option(*names: str, help: str, metavar: str | None = None, min: int | None = None) -> Any:
+    return typer.Option(*names, help=help, metavar=metavar, min=min, rich_help_panel="Work")
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{o.MODELS}. Default: random weights in the real shapes.",
+        metavar="MODEL",
+        rich_help_panel="Model",
+    ),
+]
+Layers = Annotated[
+    int | None,
+    typer.Option(
+        help="Blocks of the random transformer (the real one has 30).",
+        metavar="N",
+        min=1,
+        rich_help_panel="Model",
+    ),
+]
+Sizes = Annotated[
+    list[str] | None,
+    _option(
+        "--size",
+        help="Sizes of the picture, one after the other: 512 1024, or 1280x720.",
+        metavar="WxH ...",
+    ),
+]
+Steps = Annotated[int, _option(help="Steps of the sampler.", metavar="N", min=1)]
+Batch = Annotated[int, _option(help="Pictures at once.", metavar="N", min=1)]
+Runs = Annotated[int, _option(help="Times that each picture is made.", metavar="N", min=1)]
+Probe = Annotated[
+    bool,
+    _option(
+        "--probe",
+        help="Time the quantized kernels alone, and check the table that chooses between them.",
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File for the report: every sample, the machine, the versions, the command.",
+        metavar="FILE.json",
+        rich_help_panel="Output",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the report alone, as JSON.", rich_help_panel="Output"),
+]
 
 
 def bench(
-    model: Annotated[str | None, typer.Option(help=MODEL)] = None,
-    q: Annotated[str | None, typer.Option("--q", help="As in generate.")] = None,
-    size: Annotated[list[int] | None, typer.Option(help=SIDE)] = None,
-    steps: Annotated[int, typer.Option(help="Forwards of the transformer.", min=1)] = 8,
-    batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 1,
-    layers: Annotated[int | None, typer.Option(help=LAYERS, min=1)] = None,
-    runs: Annotated[int, typer.Option(help=RUNS, min=1)] = 1,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
-    memory: Annotated[str, typer.Option(help="auto, resident, staged or low.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
-    output: Annotated[Path | None, typer.Option(help=OUTPUT)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report alone, as JSON.")] = False,
+    model: Model = None,
+    layers: Layers = None,
+    q: o.Quantize = None,
+    dtype: o.Dtype = None,
+    revision: o.Revision = None,
+    memory: o.Memory = "auto",
+    size: Sizes = None,
+    steps: Steps = 8,
+    batch: Batch = 1,
+    runs: Runs = 1,
+    probe: Probe = False,
+    output: Report = None,
+    overwrite: o.Overwrite = False,
+    json: Json = False,
 ) -> None:
-    """Measure seconds and memory of each stage on this machine, without guidance."""
+    """Measure this machine.
+
+    Shows seconds and peak memory of each stage of a picture, without guidance.
+    """
+    if probe:
+        _check_alone(model=model, layers=layers, q=q, revision=revision, size=size)
+        _show_probe(json)
+        return
     if model is not None and layers is not None:
-        raise typer.BadParameter("it is for random weights, without --model", param_hint="--layers")
-    if revision is not None and model is None:
-        raise typer.BadParameter("it cannot act without --model", param_hint="--revision")
+        raise UsageError("--layers is for random weights; leave out --model")
+    if model is None and revision is not None:
+        raise UsageError("--revision has no effect without --model")
+    sizes = [values.size(item) for item in size] if size else [(None, None)]
     if output is not None:
-        check_writable(output, ".json", overwrite=overwrite)
-    zimage, checkpoint = _opened(model, revision, bits(q), layers, dtype, memory)
-    report = _begun(zimage, checkpoint, model)
+        check_output(output, (".json",), overwrite=overwrite)
+    if model is not None:
+        find(Choice(model, revision, download=False, offline=False), reporter(True))
+    with usage():
+        zimage, checkpoint = open_model(
+            model,
+            quantize=values.bits(q),
+            layers=layers,
+            dtype=dtype,
+            memory=memory,
+            revision=revision,
+        )
+        requests = [_request(batch, sides, steps) for sides in sizes]
+        requests = [zimage.check(request) for request in requests]
+    report = _begun(zimage, model or f"random weights, {checkpoint.transformer.n_layers} layers")
     if not json:
         _show_machine(report)
-    for side in size or [checkpoint.default_side]:
-        prompt = PROMPT if batch == 1 else (PROMPT,) * batch
-        request = Request(prompt, width=side, height=side, steps=steps, seed=0, guidance=0)
+    for request in requests:
         measured = measure(zimage, checkpoint, request, runs)
         report["pictures"].append(measured.to_dict())
         if not json:
             _show(measured, report["gemm_flops"])
-    _save(report, output, overwrite, json)
+    if output is not None:
+        save_report(report, output, overwrite=overwrite)
+    if json:
+        print(report_text(report), end="")
 
 
-def _begun(zimage: ZImage, checkpoint: Checkpoint, model: str | None) -> dict[str, Any]:
-    """The report, but for its pictures."""
-    made = zimage.capabilities()
-    random = f"random weights, {checkpoint.transformer.n_layers} layers"
+def _begun(zimage: ZImage, name: str) -> dict[str, Any]:
+    """Return the report without its pictures."""
+    chosen = zimage.capabilities()
     return {
         "machine": describe(),
         "command": command("mlx-zimage", *sys.argv[1:]),
-        "model": random if model is None else command(model)[0],
-        **{key: getattr(made, key) for key in ("dtype", "quantize", "memory")},
-        "gemm_flops": gemm_rate(DTYPES[made.dtype]),
+        "model": command(name)[0],
+        **{key: getattr(chosen, key) for key in ("dtype", "quantize", "memory")},
+        "gemm_flops": gemm_rate(getattr(mx, chosen.dtype)),
         "pictures": [],
     }
 
 
-def _save(report: dict[str, Any], output: Path | None, overwrite: bool, shown: bool) -> None:
-    text = json_format.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    if output is not None:
-        write_atomically(output, lambda file: file.write(text.encode()), overwrite=overwrite)
-    if shown:
-        print(text, end="")
+def _rows_text(value: object) -> str:
+    return "-" if value is None else str(value)
 
 
-def _opened(
-    model: str | None,
-    revision: str | None,
-    quantize: int | str | None,
-    layers: int | None,
-    dtype: str | None,
-    memory: str,
-) -> tuple[ZImage, Checkpoint]:
-    if model is None:
-        checkpoint, quantization = synthetic(quantize, layers), None
-    else:
-        checkpoint = Checkpoint.open(find(model, revision, False, False, True))
-        quantization = None if quantize is None else Quantization.parse(quantize)
-    parts = Parts(checkpoint, quantization, dtype, memory)
-    return ZImage(checkpoint, parts, quantize), checkpoint
+def _check_alone(**others: object) -> None:
+    for name, value in others.items():
+        if value is not None and value != []:
+            raise UsageError(f"--probe takes no model and no sizes; leave out --{name}")
+
+
+def _request(batch: int, sides: tuple[int | None, int | None], steps: int) -> Request:
+    prompt = PROMPT if batch == 1 else (PROMPT,) * batch
+    return Request(prompt, width=sides[0], height=sides[1], steps=steps, seed=0, guidance=0)
+
+
+def _show_probe(as_json: bool) -> None:
+    """Show from how many rows on unpacking is faster, by the table and as measured here."""
+    from ..bench.probe import probe
+
+    rows = [dataclasses.asdict(row) for row in probe()]
+    if as_json:
+        print(report_text({"machine": describe(), "probe": rows}), end="")
+        return
+    names = [name for name in rows[0] if name != "agrees"]
+    table = [[*names, ""]]
+    for row in rows:
+        table.append([*(_rows_text(row[n]) for n in names), "ok" if row["agrees"] else "differs"])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    wrong = sum(not row["agrees"] for row in rows)
+    right = "right on this machine" if not wrong else f"wrong on this machine in {wrong} rows"
+    print(f"the table is {right}")
 
 
 def _show_machine(report: dict[str, Any]) -> None:

@@ -1,87 +1,177 @@
-"""`convert` a checkpoint, and `verify` what was converted."""
+"""`convert` a checkpoint, and `verify` a converted one."""
 
-import json as json_format
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..convert import plan as conversion
-from ..convert.plan import Plan
-from .progress import JSON, ByteMeter
-from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
+from .. import Conversion, convert_checkpoint, verify_checkpoint
+from . import options as o
+from . import values
+from .models import Choice, find, returned, usage
+from .parsing import UsageError
+from .progress import Reporter, reporter
 
-SOURCE = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
-OUT = "The folder to write."
-QUANT = "Bits: 3, 4, 5, 6 or 8; or mxfp4, mxfp8, nvfp4."
-ENCODER = "The same for the text encoder, where it is to have another than --q."
-GROUP = "Weights that share a scale: 32, 64 (the default) or 128, for the bits that take it."
-ONLY = "Write one part alone: transformer, text_encoder or vae."
-WITH = "A file or folder with other parts, as a text encoder or a VAE; may be given again."
-BASE = "Where files that are no whole checkpoint have the rest from; turbo unless given."
-PLAN = "Print what would be written and how large it is, and write nothing."
+Source = Annotated[
+    str, typer.Argument(help=f"{o.MODELS}.", metavar="SOURCE", rich_help_panel="Files")
+]
+Out = Annotated[
+    Path | None,
+    typer.Argument(help="The folder to write.", metavar="OUT", rich_help_panel="Files"),
+]
+QuantizeEncoder = Annotated[
+    str | None,
+    typer.Option(
+        help="The same for the text encoder alone. Default: as --q.",
+        metavar="BITS",
+        rich_help_panel="Weights",
+    ),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(
+        "--q",
+        "-q",
+        help="Quantize to 3, 4, 5, 6 or 8 bits, or to mxfp4, mxfp8 or nvfp4. "
+        "Default: as they are stored.",
+        metavar="BITS",
+        rich_help_panel="Weights",
+    ),
+]
+Group = Annotated[
+    int | None,
+    typer.Option(
+        help="Weights that share a scale: 32, 64 (default) or 128; with a number of bits.",
+        metavar="N",
+        rich_help_panel="Weights",
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="Type of the weights that are not quantized: bfloat16, float16 or float32.",
+        metavar="TYPE",
+        rich_help_panel="Weights",
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        help="Write one component alone: transformer, text_encoder or vae.",
+        metavar="NAME",
+        rich_help_panel="Files",
+    ),
+]
+With = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        help="A file or folder with other components, such as a text encoder; repeatable.",
+        metavar="PATH",
+        rich_help_panel="Files",
+    ),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        help="Checkpoint that completes files which are not a full one. Default: turbo.",
+        metavar="MODEL",
+        rich_help_panel="Files",
+    ),
+]
+Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Print what would be written and how large it is, and write nothing.",
+        rich_help_panel="Files",
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace OUT if it exists.", rich_help_panel="Files"),
+]
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help=SOURCE)],
-    out: Annotated[Path | None, typer.Argument(help=OUT)] = None,
-    q: Annotated[str | None, typer.Option("--q", help=QUANT)] = None,
-    q_text_encoder: Annotated[str | None, typer.Option(help=ENCODER)] = None,
-    group_size: Annotated[int | None, typer.Option(help=GROUP)] = None,
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
-    only: Annotated[str | None, typer.Option(help=ONLY)] = None,
-    beside: Annotated[list[Path] | None, typer.Option("--with", help=WITH)] = None,
-    base: Annotated[str | None, typer.Option(help=BASE)] = None,
-    plan: Annotated[bool, typer.Option("--plan", help=PLAN)] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")] = False,
-    revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
-    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD)] = False,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE)] = False,
-    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    source: Source,
+    out: Out = None,
+    plan: Plan = False,
+    force: Force = False,
+    only: Only = None,
+    beside: With = None,
+    base: Base = None,
+    q: Quantize = None,
+    q_text_encoder: QuantizeEncoder = None,
+    group_size: Group = None,
+    dtype: Dtype = "bfloat16",
+    revision: o.Revision = None,
+    download: o.Download = False,
+    offline: o.Offline = False,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+    version: o.Version = False,
 ) -> None:
-    """Write a checkpoint in another precision, quantized or not."""
-    if plan == (out is not None):
-        raise typer.BadParameter("--plan writes nothing: give it, or OUT", param_hint="OUT")
-    if force and plan:
-        raise typer.BadParameter("it cannot act with --plan", param_hint="--force")
-    planned = Plan.of(
-        find(source, revision, download, offline, json),
-        quantize=bits(q),
-        text_encoder=bits(q_text_encoder),
-        group_size=group_size,
-        dtype=dtype,
-        only=only,
-        base=base,
-        beside=beside or (),
-    )
-    if out is None:
-        _show_plan(planned, json)
-        return
-    with ByteMeter(json) as meter, closing(conversion.convert(planned, out, force=force)) as events:
-        for event in events:
-            meter.show(event)
-    print(json_format.dumps({"event": "converted", "folder": str(out)}) if json else out)
+    """Write a checkpoint in another precision.
+
+    The command `verify FOLDER` checks what was written.
+    """
+    if out is None and not plan:
+        raise UsageError("Missing argument 'OUT': the folder to write")
+    if plan and (force or out is not None):
+        raise UsageError(f"--plan writes nothing; leave out {'--force' if force else 'OUT'}")
+    with closing(reporter(json, quiet)) as report:
+        with usage():
+            path = find(Choice(source, revision, download, offline), report)
+            conversion = Conversion.plan(
+                path,
+                quantize=values.bits(q),
+                text_encoder=values.bits(q_text_encoder),
+                group_size=group_size,
+                dtype=dtype,
+                only=only,
+                base=base,
+                beside=beside or (),
+            )
+        if out is None:
+            _show_plan(conversion, report)
+            return
+        returned(convert_checkpoint(conversion, out, force=force), report.event)
+        report.result(str(out), "converted", folder=str(out))
 
 
-def verify(folder: Annotated[Path, typer.Argument(help="A folder that convert wrote.")]) -> None:
-    """Hold a converted checkpoint against its manifest: hashes, shapes, finite numbers."""
-    for name in conversion.verify(folder):
-        print(f"{name}: right", flush=True)
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder that convert wrote.", metavar="FOLDER")],
+    json: o.Json = False,
+) -> None:
+    """Check a converted checkpoint.
+
+    Its files must have the hashes and shapes that its manifest lists, and finite numbers.
+    """
+    report = reporter(json)
+    for name in verify_checkpoint(folder):
+        report.result(f"{name}: ok", "verified", component=name)
 
 
-def _show_plan(plan: Plan, as_json: bool) -> None:
-    for part in plan.packings:
-        count, size = plan.count(part), plan.size(part)
-        facts = {"parameters": count, "bytes": size, "bits_per_weight": round(8 * size / count, 2)}
-        if as_json:
-            print(json_format.dumps({"event": "plan", "part": part, **facts}))
-        else:
-            bits = facts["bits_per_weight"]
-            print(f"{part}: {count:,} parameters, {size / 1e9:.3f} GB, {bits} bits each")
-    if not as_json:
-        sizes = [plan.size(part) for part in plan.packings]
-        print(
-            f"in memory, weights alone: {sum(sizes) / 1e9:.3f} GB, or {max(sizes) / 1e9:.3f} GB "
-            "with --memory staged"
+def _show_plan(conversion: Conversion, report: Reporter) -> None:
+    sizes = [conversion.size(name) for name in conversion.components]
+    for name, size in zip(conversion.components, sizes, strict=True):
+        count = conversion.count(name)
+        bits = round(8 * size / count, 2)
+        report.result(
+            f"{name}: {count:,} parameters, {size / 1e9:.3f} GB, {bits} bits each",
+            "plan",
+            component=name,
+            parameters=count,
+            bytes=size,
+            bits_per_weight=bits,
         )
+    total, largest = sum(sizes), max(sizes)
+    report.result(
+        f"in memory, weights alone: {total / 1e9:.3f} GB, or {largest / 1e9:.3f} GB with "
+        "--memory staged",
+        "total",
+        bytes=total,
+        largest=largest,
+    )

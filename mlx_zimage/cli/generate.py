@@ -1,237 +1,136 @@
 """`generate`: pictures from a prompt."""
 
-import dataclasses
-import sys
-import warnings
 from contextlib import closing
-from importlib.metadata import version
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import mlx.core as mx
-import numpy as np
-import typer
-
-from .. import __version__
-from ..convert import copies as cache
-from ..convert.plan import Plan
-from ..errors import RequestError
-from ..files import check_writable, save_array
-from ..images.png import save_png
-from ..memory.store import default_dtype
-from ..request import Request, Result
-from ..sampling.noise import random_seed
-from ..zimage import PromptTruncatedWarning, ZImage
-from .progress import JSON, ByteMeter, Reporter, reporter
-from .source import DOWNLOAD, OFFLINE, REVISION, bits, find
-
-PROMPT = "What to draw."
-MODEL = "A name (demo, turbo, base), a Hub repo id, a folder or a file."
-QUANT = "Quantize the weights on loading: 3, 4, 5, 6, 8, mxfp4, mxfp8 or nvfp4."
-SEED = "One picture for each: --seed 1 2 3. Drawn at random and shown if left out."
-GUIDANCE = "Strength of the negative prompt; 0 is off. ComfyUI's cfg minus 1."
-NEGATIVE = "What to keep away from; needs a guidance above 0."
-NORMALIZATION = "Longest a guided prediction may be, in lengths of the unguided one."
-TRUNCATION = "Share of the run (0 to 1) after which guidance is off."
-SCHEDULE = "'legacy' (diffusers before 0.39), or noise levels: 1,0.8,0.5."
-NOISE = "torch-cpu, torch-cuda:GPU (as 4090) or mlx: whose random numbers a seed means."
-OUTPUT = "A .png file; with several seeds, the name takes each seed. Default: zimage-SEED.png."
-LATENTS = "A .npy file of initial latents, in place of a seed."
-EMBEDS = "A .npy file of a prompt embedding (length, width), in place of a prompt."
-SAVE_EMBEDS = "Write the prompt's embedding to this .npy file; one picture only."
-NO_CACHE = "Quantize in memory each time: keep no quantized copy of a large model (with --q)."
-SAVE_LATENTS = "Write the final latents to this .npy file; one picture only."
+from .. import Request, Result, ZImage
+from . import options as o
+from . import values
+from .models import Choice, load, usage
+from .outputs import Outputs, read_array
+from .parsing import UsageError
+from .progress import Reporter, reporter
 
 
 def generate(
-    prompt: Annotated[str | None, typer.Option(help=PROMPT)] = None,
-    model: Annotated[str, typer.Option(help=MODEL)] = "turbo",
-    q: Annotated[str | None, typer.Option("--q", help=QUANT)] = None,
-    width: Annotated[int | None, typer.Option(help="In pixels.")] = None,
-    height: Annotated[int | None, typer.Option(help="In pixels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Forwards of the transformer.")] = None,
-    seed: Annotated[list[int] | None, typer.Option(help=SEED)] = None,
-    guidance: Annotated[float | None, typer.Option(help=GUIDANCE)] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help=NEGATIVE)] = None,
-    cfg_normalization: Annotated[float | None, typer.Option(help=NORMALIZATION)] = None,
-    cfg_truncation: Annotated[float | None, typer.Option(help=TRUNCATION)] = None,
-    schedule: Annotated[str | None, typer.Option(help=SCHEDULE)] = None,
-    noise: Annotated[str | None, typer.Option(help=NOISE)] = None,
-    latents: Annotated[Path | None, typer.Option(help=LATENTS)] = None,
-    prompt_embeds: Annotated[Path | None, typer.Option(help=EMBEDS)] = None,
-    output: Annotated[Path | None, typer.Option(help=OUTPUT)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
-    save_latents: Annotated[Path | None, typer.Option(help=SAVE_LATENTS)] = None,
-    save_embeds: Annotated[Path | None, typer.Option(help=SAVE_EMBEDS)] = None,
-    dtype: Annotated[str | None, typer.Option(help="bfloat16, float16 or float32.")] = None,
-    memory: Annotated[str, typer.Option(help="auto, resident, staged or low.")] = "auto",
-    revision: Annotated[str | None, typer.Option(help=REVISION)] = None,
-    download: Annotated[bool, typer.Option("--download", help=DOWNLOAD)] = False,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE)] = False,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help=NO_CACHE)] = False,
-    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    words: o.Words = None,
+    prompt: o.Prompt = None,
+    negative_prompt: o.NegativePrompt = None,
+    width: o.Width = None,
+    height: o.Height = None,
+    size: o.Size = None,
+    steps: o.Steps = None,
+    seed: o.Seeds = None,
+    count: o.Count = None,
+    guidance: o.Guidance = None,
+    cfg: o.Cfg = None,
+    model: o.Model = "turbo",
+    q: o.Quantize = None,
+    no_cache: o.NoCache = False,
+    dtype: o.Dtype = None,
+    revision: o.Revision = None,
+    download: o.Download = False,
+    offline: o.Offline = False,
+    memory: o.Memory = "auto",
+    estimate: o.Estimate = False,
+    output: o.Output = None,
+    overwrite: o.Overwrite = False,
+    save_latents: o.SaveLatents = None,
+    save_embeds: o.SaveEmbeds = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+    cfg_normalization: o.Normalization = None,
+    cfg_truncation: o.Truncation = None,
+    schedule: o.Schedule = None,
+    noise: o.Noise = None,
+    latents: o.Latents = None,
+    prompt_embeds: o.PromptEmbeds = None,
+    version: o.Version = False,
 ) -> None:
     """Make pictures from a prompt with Z-Image."""
-    warnings.simplefilter("ignore", PromptTruncatedWarning)  # the reporter shows the event
-    options: dict[str, Any] = {
-        "prompt": prompt,
+    choice = Choice(model, revision, download, offline)
+    fields = {
+        "prompt": _prompt(words, prompt),
         "negative_prompt": negative_prompt,
-        "width": width,
-        "height": height,
+        **_sides(width, height, size),
         "steps": steps,
-        "guidance": guidance,
+        "guidance": values.guidance_of(guidance, cfg),
         "cfg_normalization": cfg_normalization,
         "cfg_truncation": cfg_truncation,
-        "schedule": _levels(schedule),
+        "schedule": values.levels(schedule),
         "noise": noise,
-        "latents": None if latents is None else _array(latents),
-        "prompt_embeds": None if prompt_embeds is None else _array(prompt_embeds),
+        "latents": read_array(latents),
+        "prompt_embeds": read_array(prompt_embeds),
     }
-    requests = _requests(options, seed)
-    saved = [file for file in (save_latents, save_embeds) if file is not None]
-    outputs = _outputs(requests, output, saved, overwrite)
+    requests = _requests(fields, values.seeds(seed, count), count)
     if no_cache and q is None:
-        raise typer.BadParameter("it cannot act without --q", param_hint="--no-cache")
-    path = find(model, revision, download, offline, json)
-    zimage = _loaded(path, bits(q), dtype, memory, requests, no_cache, json)
-    with reporter(json) as report:
-        for request, file in zip(requests, outputs, strict=True):
-            result = _follow(zimage, request, report)
-            save_png(result.image, file, _metadata(zimage, model, result), overwrite=overwrite)
-            if save_latents is not None:
-                save_array(_as_numpy(result.latents), save_latents, overwrite=overwrite)
-            if save_embeds is not None:
-                save_array(_as_numpy(result.prompt_embeds), save_embeds, overwrite=overwrite)
-            report.saved(result, file)
+        raise UsageError("--no-cache has no effect without --q")
+    settings = {"quantize": values.bits(q), "dtype": dtype, "memory": memory}
+    with closing(reporter(json, quiet, len(requests))) as report:
+        if estimate:
+            zimage = load(choice, report, keep_copy=False, **settings)
+            _show_estimate(zimage, requests[0], report)
+            return
+        seeds = [request.seed if isinstance(request.seed, int) else None for request in requests]
+        outputs = Outputs.plan(output, seeds, save_latents, save_embeds, overwrite)
+        zimage = load(choice, report, requests, keep_copy=not no_cache, **settings)
+        _note_memory(zimage, memory, report)
+        _draw(zimage, requests, outputs, report)
 
 
-def _loaded(
-    path: Path,
-    quantize: int | str | None,
-    dtype: str | None,
-    memory: str,
-    requests: list[Request],
-    no_cache: bool,
-    json: bool,
-) -> ZImage:
-    """From a quantized copy where that is worth while, made if it is not there."""
-
-    def load(path: Path, quantize: int | str | None, memory: str) -> ZImage:
-        return ZImage.load(path, quantize=quantize, dtype=dtype, memory=memory)  # type: ignore[arg-type]  # checked there
-
-    copied = None if quantize is None or no_cache else _copied(path, quantize, dtype)
-    low = copied is not None and memory == "low"  # which is for the copy, once it is there
-    zimage = load(path, quantize, "staged" if low else memory)
-    for request in requests:  # what cannot be is refused before anything is made
-        if low:
-            zimage.estimate(request)
-        else:
-            zimage.stream(request).close()
-    if copied is not None:
-        zimage = load(_made(copied, json), None, memory)
-    chosen = zimage.capabilities().memory
-    if memory == "auto" and chosen != "resident" and not json:
-        print(f"memory: {chosen}, as this device is small for the model", file=sys.stderr)
-    return zimage
-
-
-def _copied(path: Path, quantize: int | str, dtype: str | None) -> Plan | None:
-    """A large model is quantized once, and read from there after that."""
-    plan = Plan.of(path, quantize=quantize, dtype=dtype or default_dtype())
-    return plan if cache.is_worth(plan) else None
-
-
-def _made(plan: Plan, as_json: bool) -> Path:
-    folder = cache.place(plan)
-    if not folder.exists() and not as_json:
-        size = f"{plan.total / 1e9:.2f} GB"
-        print(f"quantizing once, to be kept in {folder} ({size})", file=sys.stderr, flush=True)
-    with ByteMeter(as_json) as meter, closing(cache.make(plan)) as events:
+def _draw(zimage: ZImage, requests: list[Request], outputs: Outputs, report: Reporter) -> None:
+    """Run the requests as one job: where memory is staged, each component is loaded once."""
+    with closing(zimage.stream_all(requests)) as events:
         for event in events:
-            meter.show(event)
-    return folder
+            if isinstance(event, Result):
+                report.saved(event, outputs.save(event))
+            else:
+                report.event(event)
 
 
-def _follow(zimage: ZImage, request: Request, report: Reporter) -> Result:
-    """Show each event, and give back the picture."""
-    results = []
-    for event in zimage.stream(request):
-        if isinstance(event, Result):
-            results.append(event)
-        else:
-            report.event(event)
-    return results[0]
+def _show_estimate(zimage: ZImage, request: Request, report: Reporter) -> None:
+    with usage():
+        estimate = zimage.estimate(request)
+    stages = {name: getattr(estimate, name) for name in ("encode", "denoise", "decode")}
+    listed = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in stages.items())
+    report.result(
+        f"with --memory {estimate.memory}: {listed}\nat most {estimate.peak / 1e9:.2f} GB",
+        "estimate",
+        memory=estimate.memory,
+        **stages,
+        peak=estimate.peak,
+    )
 
 
-def _requests(options: dict[str, Any], seeds: list[int] | None) -> list[Request]:
-    if seeds:
-        if len(set(seeds)) < len(seeds):
-            raise RequestError("each --seed makes one picture, and one is given twice")
-        return [Request(**options, seed=seed) for seed in seeds]
-    if options["latents"] is not None:
-        return [Request(**options)]
-    return [Request(**options, seed=random_seed())]
+def _note_memory(zimage: ZImage, memory: str, report: Reporter) -> None:
+    chosen = zimage.capabilities().memory
+    if memory == "auto" and chosen != "resident":
+        report.note(f"--memory {chosen} is used, because the model is large for this device")
 
 
-def _outputs(
-    requests: list[Request], output: Path | None, saved: list[Path], overwrite: bool
-) -> list[Path]:
-    """A file for each picture. These, and those `saved` beside them, can be written."""
-    if output is None:
-        names = [Path(f"zimage-{'latents' if r.seed is None else r.seed}.png") for r in requests]
-        files = names if overwrite else [_free(name) for name in names]
-    elif len(requests) == 1:
-        files = [output]
-    else:
-        files = [output.with_stem(f"{output.stem}-{request.seed}") for request in requests]
-    for file in files:
-        check_writable(file, ".png", overwrite=overwrite)
-    for file in saved:
-        if len(requests) > 1:
-            raise RequestError("arrays are saved of one picture; give one --seed")
-        check_writable(file, ".npy", overwrite=overwrite)
-    return files
+def _prompt(words: str | None, prompt: str | None) -> str | None:
+    if words is not None and prompt is not None:
+        raise UsageError(f"two prompts are given: {values.shown(words)} and --prompt")
+    return words if prompt is None else prompt
 
 
-def _free(file: Path) -> Path:
-    """The name, or the next one that is not taken: only a default name may change."""
-    number, free = 1, file
-    while free.exists():
-        number += 1
-        free = file.with_stem(f"{file.stem}-{number}")
-    return free
+def _sides(width: int | None, height: int | None, size: str | None) -> dict[str, int | None]:
+    if size is None:
+        return {"width": width, "height": height}
+    if width is not None or height is not None:
+        raise UsageError("--size sets width and height; leave out --width and --height")
+    return dict(zip(("width", "height"), values.size(size), strict=True))
 
 
-def _as_numpy(array: mx.array) -> np.ndarray:
-    return np.array(array.astype(mx.float32))  # NumPy has no bfloat16
-
-
-def _levels(schedule: str | None) -> str | tuple[float, ...] | None:
-    if schedule is None:
-        return None
-    try:
-        return tuple(float(level) for level in schedule.split(","))
-    except ValueError:
-        return schedule
-
-
-def _array(file: Path) -> np.ndarray:
-    try:
-        array = np.load(file, allow_pickle=False)
-    except Exception as error:  # a broken header can raise anything that Python's parser does
-        raise RequestError(f"{file} cannot be read as a .npy array: {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise RequestError(f"{file} must be one .npy array, not an archive of several")
-    return array
-
-
-def _metadata(zimage: ZImage, model: str, result: Result) -> dict[str, Any]:
-    made = dataclasses.asdict(zimage.capabilities())
-    return {
-        "request": result.request.to_dict(),
-        "index": result.index,
-        "model": model,
-        **{key: made[key] for key in ("dtype", "quantize")},
-        "mlx_zimage": __version__,
-        "mlx": version("mlx"),
-    }
+def _requests(fields: dict[str, Any], seeds: list[int] | None, count: int | None) -> list[Request]:
+    """Return a request for each seed: those that are listed, or random ones."""
+    if count is not None and not 1 <= count <= values.MAX_PICTURES:
+        raise UsageError(f"--count must be from 1 to {values.MAX_PICTURES}, not {count}")
+    if fields["prompt"] is None and fields["prompt_embeds"] is None:
+        raise UsageError('a prompt is needed: generate "a red fox"')
+    with usage():
+        if fields["latents"] is None and seeds is None:
+            seeds = [values.random_seed() for _ in range(count or 1)]
+        if seeds is None:
+            return [Request(**fields)]
+        return [Request(**fields, seed=seed) for seed in seeds]

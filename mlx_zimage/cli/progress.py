@@ -1,159 +1,172 @@
-"""Events on a screen: a live line on a terminal, plain lines in a pipe, or JSON."""
+"""Reporters: events as text for people, or as JSON for programs."""
 
-import contextlib
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from ..convert.plan import Written
-from ..hub.download import Downloaded
-from ..request import Event, Finished, Result, Started, Step, Truncated
+from .. import Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .parsing import UsageError
+from .screen import Screen
 
-CLEAR = "\r\x1b[2K"
-JSON = "Print one JSON object a line for each event, and nothing else."
+BEAT = 10.0
+"""Seconds between two lines of progress where the screen is not live."""
+ARRAYS = ("image", "latents", "prompt_embeds", "metadata")
+"""Fields that are not for JSON lines."""
 
 
 class Reporter(Protocol):
-    def __enter__(self) -> "Reporter": ...
-    def __exit__(self, *error: object) -> None: ...
-    def event(self, event: Event) -> None: ...
-    def saved(self, result: Result, file: Path) -> None: ...
+    asks: bool
+    """Whether a person may be asked a question."""
+
+    def event(self, event: Event | Downloaded | Written) -> None:
+        """Show what happens."""
+
+    def note(self, text: str) -> None:
+        """Tell a person something."""
+
+    def saved(self, result: Result, file: Path) -> None:
+        """Show a picture's file."""
+
+    def result(self, text: str, event: str, **fields: Any) -> None:
+        """Show a result: `text` for people, the named event for programs."""
+
+    def close(self) -> None:
+        """Clear the screen."""
 
 
-def reporter(as_json: bool) -> Reporter:
+def reporter(as_json: bool, quiet: bool = False, jobs: int = 1) -> Reporter:
+    """Return the reporter that the options ask for; `jobs` is the number of requests."""
+    if as_json and quiet:
+        raise UsageError("--quiet has no effect with --json")
     if as_json:
         return JsonReporter(sys.stdout)
-    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return TextReporter(sys.stderr, sys.stdout, live=live)
+    return TextReporter(Screen(sys.stderr), sys.stdout, quiet=quiet, jobs=jobs)
 
 
 class JsonReporter:
     """One object a line on standard output, and nothing else."""
 
+    asks = False
+
     def __init__(self, out: TextIO):
         self._out = out
 
-    def __enter__(self) -> "JsonReporter":
-        return self
+    def event(self, event: Event | Downloaded | Written) -> None:
+        fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
+        plain = {name: value for name, value in fields.items() if name not in ARRAYS}
+        self.result("", type(event).__name__.lower(), **plain)
 
-    def __exit__(self, *error: object) -> None:
+    def note(self, text: str) -> None:
         pass
-
-    def event(self, event: Event) -> None:
-        fields = {
-            field.name: getattr(event, field.name)
-            for field in dataclasses.fields(event)
-            if field.name not in ("image", "latents")
-        }
-        self._write({"event": type(event).__name__.lower(), **fields})
 
     def saved(self, result: Result, file: Path) -> None:
         request = result.request.to_dict()
-        self._write({"event": "result", "file": str(file), "request": request})
+        self.result("", "result", job=result.job, file=str(file), request=request)
 
-    def _write(self, data: dict[str, Any]) -> None:
-        print(json.dumps(data), file=self._out, flush=True)
+    def result(self, text: str, event: str, **fields: Any) -> None:
+        print(json.dumps({"event": event, **fields}), file=self._out, flush=True)
+
+    def close(self) -> None:
+        pass
 
 
 class TextReporter:
-    """What goes on, for people: to standard error, and each file made to standard output."""
+    """Progress on the screen, results on standard output."""
 
-    def __init__(self, screen: TextIO, out: TextIO, *, live: bool):
-        self._screen, self._out, self._live = screen, out, live
-        self._begun = time.perf_counter()
-        self._stepping = 0.0  # seconds spent in this run's steps
+    def __init__(self, screen: Screen, out: TextIO, *, quiet: bool = False, jobs: int = 1):
+        self.asks = not quiet
+        self._screen, self._out, self._quiet, self._jobs = screen, out, quiet, jobs
+        self._beat = time.perf_counter()  # when progress was last shown
+        self._stepping: dict[int, float] = {}  # seconds in steps, by job
+        self._spent: dict[int, float] = {}  # seconds in phases, by job
+        self._bytes = ByteMeter()
+        self._lost: set[str] = set()
 
-    def __enter__(self) -> "TextReporter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._write(CLEAR if self._live else "")
-
-    def event(self, event: Event) -> None:
+    def event(self, event: Event | Downloaded | Written) -> None:
         if isinstance(event, Started):
-            self._stepping = 0.0
-            self._show(f"{event.phase} {event.part}".rstrip())
-        elif isinstance(event, Finished) and not self._live:
-            self._show(
-                f"{event.phase} {event.part}".rstrip() + f" took {seconds_text(event.seconds)}"
-            )
+            self._update(self._numbered(event.job, f"{event.phase} {event.component}".rstrip()))
+        elif isinstance(event, Finished):
+            self._spent[event.job] = self._spent.get(event.job, 0.0) + event.seconds
         elif isinstance(event, Step):
-            self._show(self._step(event))
+            self._progress(self._numbered(event.job, self._step(event)))
         elif isinstance(event, Truncated):
-            text = f"warning: only {event.limit} tokens fit; lost: {event.lost!r}"
-            self._write(f"{CLEAR if self._live else ''}{text}\n")
+            if event.lost not in self._lost:  # several seeds have one prompt
+                self._screen.line(f"warning: {event.message}")
+            self._lost.add(event.lost)
+        elif isinstance(event, Downloaded | Written):
+            text = self._bytes.text(event)
+            if event.done == event.total:
+                self.note(text)
+            else:
+                self._progress(text)
+
+    def note(self, text: str) -> None:
+        if not self._quiet:
+            self._screen.line(text)
 
     def saved(self, result: Result, file: Path) -> None:
-        self._write(CLEAR if self._live else "")
+        if self._quiet:
+            self.result(str(file), "result")
+            return
         request = result.request
-        took = seconds_text(time.perf_counter() - self._begun)
         seed = "" if request.seed is None else f"seed {request.seed}, "
-        made = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
-        print(f"{file}  ({made})", file=self._out, flush=True)
-        self._begun = time.perf_counter()
+        took = seconds_text(self._spent.get(result.job, 0.0))
+        facts = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
+        self.result(f"{file}  ({facts})", "result")
+
+    def result(self, text: str, event: str, **fields: Any) -> None:
+        self._screen.clear()
+        print(text, file=self._out, flush=True)
+
+    def close(self) -> None:
+        self._screen.clear()
+
+    def _numbered(self, job: int, text: str) -> str:
+        return text if self._jobs == 1 else f"picture {job + 1} of {self._jobs}: {text}"
 
     def _step(self, step: Step) -> str:
-        self._stepping += step.seconds
-        each = self._stepping / step.number
-        left = each * (step.total - step.number)
+        self._stepping[step.job] = self._stepping.get(step.job, 0.0) + step.seconds
+        each = self._stepping[step.job] / step.number
+        steps_left = step.total - step.number + step.total * (self._jobs - 1 - step.job)
         text = f"step {step.number} of {step.total}, {seconds_text(each)} a step"
-        return text if step.number == step.total else f"{text}, {seconds_text(left)} left"
+        return f"{text}, {seconds_text(each * steps_left)} left" if steps_left else text
 
-    def _show(self, text: str) -> None:
-        self._write(f"{CLEAR}{text}" if self._live else f"{text}\n")
+    def _update(self, text: str) -> None:
+        if self._screen.live and not self._quiet:
+            self._screen.update(text)
 
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # a screen that is gone is no reason to stop
-            self._screen.write(text)
-            self._screen.flush()
-
-
-def seconds_text(seconds: float) -> str:
-    if seconds >= 90:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"
+    def _progress(self, text: str) -> None:
+        """Show on a live screen, and as a line now and then elsewhere."""
+        self._update(text)
+        if not self._screen.live and time.perf_counter() - self._beat >= BEAT:
+            self.note(text)
+            self._beat = time.perf_counter()
 
 
 class ByteMeter:
-    """A live line on a terminal, one line for each thing done in a pipe, or each event as JSON."""
+    """Progress in bytes, with the time that is left."""
 
-    def __init__(self, as_json: bool):
-        self._json = as_json
-        self._live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    def __init__(self) -> None:
         self._name, self._begun, self._first = "", 0.0, 0
-        self._open = False  # a live line is on the screen
 
-    def __enter__(self) -> "ByteMeter":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._open:
-            print(CLEAR, end="", file=sys.stderr, flush=True)
-
-    def show(self, event: Written | Downloaded) -> None:
-        name, over = self._named(event), event.done == event.total
+    def text(self, event: Written | Downloaded) -> str:
+        """Return the line that shows an event."""
+        name = event.component if isinstance(event, Written) else "download"
         if name != self._name:
             self._name, self._begun, self._first = name, time.perf_counter(), event.done
-        if self._json:
-            kind = type(event).__name__.lower()
-            print(json.dumps({"event": kind, **vars(event)}), flush=True)
-        elif self._live:
-            print(CLEAR + self._text(event), end="\n" if over else "", file=sys.stderr, flush=True)
-            self._open = not over
-        elif over:
-            print(self._text(event), file=sys.stderr, flush=True)
-
-    def _named(self, event: Written | Downloaded) -> str:
-        return event.part if isinstance(event, Written) else "download"
-
-    def _text(self, event: Written | Downloaded) -> str:
         spent, done = time.perf_counter() - self._begun, event.done - self._first
-        text = f"{self._name}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
+        text = f"{name}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
         if event.done == event.total:
             return f"{text} in {seconds_text(spent)}"
-        left = f", {seconds_text(spent * (event.total - event.done) / done)} left" if done else ""
-        return text + left
+        left = spent * (event.total - event.done) / done if done else None
+        return text if left is None else f"{text}, {seconds_text(left)} left"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration for people: 0.25 s, 12.3 s, 1.5 min."""
+    if seconds >= 90:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds:.2f} s"

@@ -1,0 +1,145 @@
+"""The program around the commands: its streams, Ctrl-C, errors in one line, and exit status."""
+
+import contextlib
+import importlib
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from .. import PromptTruncatedWarning, ZImageError
+from ..linux import keep_freed_memory
+from .options import Version
+from .parsing import Command
+from .words import in_options
+
+COMMANDS = {
+    "generate": "generate",
+    "convert": "convert",
+    "verify": "convert",
+    "download": "download",
+    "cache": "cache",
+    "info": "info",
+    "bench": "bench",
+}
+"""The module of each command; it is imported when the command is named."""
+EXAMPLES = {
+    "generate": """\
+"a red fox in the snow" --q 4
+"a red fox" --size 1280x720 --seed 1-4 -o foxes/
+"a red circle on blue" --model demo --seed 7
+""",
+    "convert": """\
+turbo turbo-4bit --q 4
+turbo --plan --q 4 --q-text-encoder 8
+""",
+    "verify": "turbo-4bit\n",
+    "download": "turbo\n",
+    "cache": "list\nremove --all\n",
+    "info": "fox.png\n",
+    "bench": "--q 4 --size 512 1024 -o report.json\n--model turbo --q 4\n",
+}
+"""Arguments of each command that its help ends with."""
+USAGE: Any = typer.BadParameter.__bases__[0]
+"""What all errors of the parser are; Typer has no name for it."""
+NO_TEXT_FILE = (OSError, ValueError)
+
+
+def main(*names: str) -> NoReturn:
+    """Run the command line of this process: every command, or the first of `names` alone.
+
+    The other `names` are reached by naming them first.
+    """
+    keep_freed_memory()
+    _open_standard_files()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = run(sys.argv[1:], *names)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+    sys.exit(status)
+
+
+def run(arguments: Sequence[str], *names: str) -> int:
+    """Run one command and return its exit status. Every error is printed in one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PromptTruncatedWarning)  # an event says the same
+            status = _call(list(arguments), names)
+        sys.stdout.flush()
+        return status
+    except USAGE as error:
+        return _fail(2, error.format_message())
+    except ZImageError as error:
+        return _fail(1, str(error))
+    except BrokenPipeError:  # the reader has seen enough
+        _drop_output()
+        return 0
+    except OSError as error:
+        _drop_output()
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(1, f"{place}{error.strerror or error}")
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(130, "interrupted", "")
+
+
+def _call(arguments: list[str], names: Sequence[str]) -> int:
+    is_one = bool(names)
+    if is_one:
+        name = arguments.pop(0) if arguments[:1] and arguments[0] in names[1:] else names[0]
+    else:
+        name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    settings = {"help_option_names": ["-h", "--help"]}
+    for command in [name] if name else COMMANDS:
+        module = importlib.import_module(f".{COMMANDS[command]}", __package__)
+        add = app.command(command, cls=Command, context_settings=settings, epilog=EXAMPLES[command])
+        add(getattr(module, command))
+    if not is_one:
+        app.callback(context_settings=settings, invoke_without_command=True)(_root)
+    program = os.path.basename(sys.argv[0])
+    return typer.main.get_command(app).main(arguments, program, standalone_mode=False) or 0
+
+
+def _root(context: typer.Context, version: Version = False) -> None:
+    """Z-Image on Apple's MLX. `mlx-zimage COMMAND --help` explains a command."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+def _fail(status: int, message: str, prefix: str = "error: ") -> int:
+    """Print an error on one line: what it quotes may hold line breaks."""
+    line = " ".join(f"{prefix}{in_options(message)}".splitlines())
+    with contextlib.suppress(*NO_TEXT_FILE):
+        print(line, file=sys.stderr, flush=True)
+    return status
+
+
+def _open_standard_files() -> None:
+    """Open the standard files that the shell closed: else the next file opened is one of them."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send what standard output still holds to nowhere, where it cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(*NO_TEXT_FILE):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)

@@ -1,0 +1,59 @@
+"""The library's words in the command line's: options instead of fields and keywords."""
+
+import re
+
+OPTIONS = {
+    "prompt": "--prompt",
+    "negative_prompt": "--negative-prompt",
+    "width": "--width",
+    "height": "--height",
+    "steps": "--steps",
+    "seed": "--seed",
+    "guidance": "--guidance",
+    "cfg_normalization": "--cfg-normalization",
+    "cfg_truncation": "--cfg-truncation",
+    "schedule": "--schedule",
+    "noise": "--noise",
+    "latents": "--latents",
+    "prompt_embeds": "--prompt-embeds",
+    "quantize": "--q",
+    "text_encoder": "--q-text-encoder",
+    "group_size": "--group-size",
+    "dtype": "--dtype",
+    "memory": "--memory",
+    "revision": "--revision",
+    "download": "--download",
+    "keep_copy": "--no-cache",
+    "only": "--only",
+    "base": "--base",
+    "beside": "--with",
+    "overwrite": "--overwrite",
+    "force": "--force",
+}
+"""By the names that the library's messages use."""
+
+_NAMES = "|".join(OPTIONS)
+_LONG = "|".join(name for name in OPTIONS if "_" in name and name != "text_encoder")
+_PATTERN = re.compile(
+    rf"""
+      ^(?P<subject>{_NAMES})(?=\ (?:must|has|have|needs|is\ for|cannot|may)\b)  # begins a message
+    | \b(?P<keyword>{_NAMES})=(?P<value>'[^']*'|"[^"]*"|[\w.:-]+)        # memory='staged'
+    | (?<!\w)(?:'[^']*'|"[^"]*")                                         # a value that is quoted
+    | \b(?P<name>{_LONG})\b(?![./])                                      # negative_prompt
+    """,
+    re.VERBOSE,
+)
+
+
+def in_options(message: str) -> str:
+    """Return a message of the library with the command line's options in place of its fields."""
+    return _PATTERN.sub(_replaced, message)
+
+
+def _replaced(match: "re.Match[str]") -> str:
+    name = match["subject"] or match["keyword"] or match["name"]
+    if name is None:
+        return match[0]
+    value = (match["value"] or "").strip("'\"")
+    option = OPTIONS[name]
+    return option if value in ("", "True", "False") else f"{option} {value}"
