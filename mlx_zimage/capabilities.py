@@ -10,7 +10,7 @@ from .memory.store import Store
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a loaded model can be asked for, and what it does by default."""
+    """The options and the defaults of a loaded model."""
 
     source: str
     model: str  # "turbo" or "base": the published model whose defaults it has

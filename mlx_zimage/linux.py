@@ -1,4 +1,4 @@
-"""What MLX lacks on a Linux CPU: a fast BLAS, and memory that is kept for the next array.
+"""Two things that MLX lacks on a Linux CPU: a fast BLAS, and memory kept for the next array.
 
 MLX's wheel for Linux links the reference BLAS, 80 times slower. Symbols that are loaded first win,
 so OpenBLAS is loaded, where the machine has it, for all to see; this module is imported before MLX

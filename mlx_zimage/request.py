@@ -12,22 +12,12 @@ import numpy as np
 from . import checks
 from .checks import excerpt, reason
 from .errors import RequestError
-from .events import Event, Finished, Result, Started, Step, Truncated, shape_text
+from .events import shape_text
 
 if TYPE_CHECKING:
     import mlx.core as mx
     from typing_extensions import Unpack
 
-__all__ = [
-    "Event",
-    "Finished",
-    "Options",
-    "Request",
-    "Result",
-    "Started",
-    "Step",
-    "Truncated",
-]
 
 MAX_SIDE = 8192  # pixels: the size of the published position table
 MAX_STEPS = 1000

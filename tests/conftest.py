@@ -49,6 +49,14 @@ def measure() -> Callable[[str, float, float], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped.setdefault(reason, []).append(report.nodeid)
+    for reason, names in skipped.items():
+        terminalreporter.section(f"not run: {reason}")
+        for name in names:
+            terminalreporter.write_line(name)
     if MEASURED:
         terminalreporter.section("measured, worst of each")
     for name, (worst, limit) in sorted(MEASURED.items()):

@@ -49,8 +49,9 @@ def test_it_is_small_and_in_the_official_layout() -> None:
 
 def test_every_quantization_applies() -> None:
     checkpoint = Checkpoint.open(DEMO)
-    for part in (checkpoint.load_transformer, checkpoint.load_text_encoder):
-        arrays = [array for _, array in tree_flatten(part(mx.bfloat16, None).parameters())]
+    for name in ("transformer", "text_encoder"):
+        module = checkpoint[name].load(mx.bfloat16)
+        arrays = [array for _, array in tree_flatten(module.parameters())]
         widths = {array.shape[-1] for array in arrays if array.ndim == 2}
         assert all(width % 64 == 0 for width in widths), widths
 
@@ -100,6 +101,7 @@ def test_other_sizes(size: tuple[int, int]) -> None:
     assert found.things[0].colour and found.things[0].name
 
 
+@pytest.mark.slow
 def test_held_out_scenes() -> None:
     """A sample; the figures on 300 are in tools/train_demo/README.md.
 
@@ -122,6 +124,7 @@ def test_held_out_scenes() -> None:
         assert tally.share(question) >= share - 0.05, question
 
 
+@pytest.mark.slow
 def test_no_droplets() -> None:
     """Bright specks, which a narrow autoencoder's normalization paints on plain ground."""
     _, tally = round_trip(DEMO, held_out(30, seed=12))
@@ -131,12 +134,14 @@ def test_no_droplets() -> None:
     assert drawn.share("no specks") >= 0.95  # measured: 1
 
 
+@pytest.mark.slow
 def test_the_autoencoder() -> None:
     psnr, _ = round_trip(DEMO, held_out(20, seed=14))
     print(f"VAE round trip: {psnr:.2f} dB")
     assert psnr >= 32
 
 
+@pytest.mark.slow
 def test_the_latents_are_sane() -> None:
     """Mean 0 and deviation 1 under the scaling and shift of the config."""
     generator = random.Random(5)

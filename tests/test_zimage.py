@@ -1,11 +1,12 @@
 """A generation as a library sees it."""
 
 import gc
-import os
+import pickle
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+import mlx_zimage
 from mlx_zimage import (
     CheckpointError,
     Finished,
@@ -27,7 +29,6 @@ from mlx_zimage import (
     Truncated,
     ZImage,
     convert_checkpoint,
-    device,
 )
 from mlx_zimage.checkpoint.components import COMPONENTS
 from mlx_zimage.convert.plan import Conversion
@@ -35,6 +36,7 @@ from mlx_zimage.dtypes import default_dtype
 from mlx_zimage.memory.estimate import WeightBytes
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import Block, ZImageTransformer
+from mlx_zimage.prompt.tokenizer import PromptTokenizer
 from tests.checkpoint.broken import copy, edit_json
 from tests.measures import cosine
 
@@ -219,14 +221,19 @@ def test_kinds_of_noise(model: ZImage, kind: str) -> None:
 
 def test_a_cut_prompt_is_told(model: ZImage) -> None:
     prompt = "the red circle " * 200 + "THE END"
-    with pytest.warns(PromptTruncatedWarning, match="THE END"):
+    with pytest.warns(
+        PromptTruncatedWarning, match=r"ignored: .* \(\+[\d,]+ characters\)"
+    ) as warned:
         events = list(model.stream(prompt, **SMALL))
+    assert warned[0].filename == __file__
+    assert len(str(warned[0].message)) < 160
     [told] = [event for event in events if isinstance(event, Truncated)]
     assert told.limit == 512
     assert told.lost.endswith("THE END")
     assert prompt.endswith(told.lost)
-    with pytest.warns(PromptTruncatedWarning):
+    with pytest.warns(PromptTruncatedWarning) as warned:
         cut = model.generate(prompt.removesuffix(told.lost) + " other words" * 40, **SMALL)
+    assert warned[0].filename == __file__
     result = events[-1]
     assert isinstance(result, Result)
     assert mx.array_equal(cut.latents, result.latents)
@@ -311,44 +318,7 @@ def test_loading_leaves_the_random_state_alone(
 
 
 @pytest.mark.parametrize(
-    "message",
-    [
-        "[metal::malloc] Attempting to allocate 9 bytes which is greater than the maximum",
-        "[METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPU...)",
-        "cudaMallocAsync(&data, size, stream) failed: out of memory",
-    ],
-)
-def test_running_out_of_memory(
-    model: ZImage, monkeypatch: pytest.MonkeyPatch, message: str
-) -> None:
-    def fail(*_: Any) -> None:
-        raise RuntimeError(message)
-
-    monkeypatch.setattr(ZImageTransformer, "__call__", fail)
-    with pytest.raises(OutOfMemoryError, match="32 x 32 pixels do not fit in memory"):
-        model.generate("x", **SMALL)
-    monkeypatch.setattr(ZImageTransformer, "__call__", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        model.generate("x", **SMALL)
-
-
-@pytest.mark.parametrize(
-    ("info", "expected"),
-    [
-        ({"memory_size": 8 << 30, "max_recommended_working_set_size": 5 << 30}, 5 << 30),
-        ({"total_memory": 24 << 30, "free_memory": 1 << 30}, 24 << 30),
-        ({"device_name": "a CPU"}, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
-    ],
-)
-def test_device_memory(
-    monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], expected: int
-) -> None:
-    monkeypatch.setattr(mx, "device_info", lambda: info)
-    assert device.memory() == expected
-
-
-@pytest.mark.parametrize(
-    ("device", "info", "expected"),
+    ("kind", "info", "expected"),
     [
         (mx.cpu, {}, "float32"),
         (mx.gpu, {"architecture": "applegpu_g13s"}, "float16"),
@@ -359,9 +329,9 @@ def test_device_memory(
     ],
 )
 def test_default_dtype(
-    monkeypatch: pytest.MonkeyPatch, device: mx.DeviceType, info: dict[str, Any], expected: str
+    monkeypatch: pytest.MonkeyPatch, kind: mx.DeviceType, info: dict[str, Any], expected: str
 ) -> None:
-    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(device))
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(kind))
     monkeypatch.setattr(mx, "device_info", lambda: info)
     assert default_dtype() == expected
 
@@ -417,6 +387,7 @@ for seed in range(50):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["resident", "staged", "low"])
 def test_no_growth_over_50_generations(memory: str) -> None:
     """From the tenth on. Measured: 0 bytes in arrays, 200 KB at the peak of the process."""
@@ -440,7 +411,7 @@ def test_weights_that_cannot_fit(
         ZImage.load(even, quantize=8)
     with pytest.raises(OutOfMemoryError, match=r"with memory='resident'.*; memory='staged' takes"):
         ZImage.load(even, memory="resident")
-    with pytest.raises(RequestError, match="convert the checkpoint with --q first"):
+    with pytest.raises(RequestError, match="convert it first, and leave quantize out"):
         ZImage.load(even, quantize=8, memory="low")
 
 
@@ -577,3 +548,100 @@ def test_a_prompt_is_encoded_once(checkpoint: Callable[[str], Path], calls: dict
     model.unload()
     model.generate("a red fox", **SMALL)
     assert calls["TextEncoder.__call__"] == 3
+
+
+def test_check_fills_in_and_draws_nothing(model: ZImage, calls: dict[str, int]) -> None:
+    request = model.check("x", width=32, seed=1)
+    assert (request.width, request.height, request.steps, request.guidance) == (32, 64, 8, 0.0)
+    assert request.noise == "torch-cpu"
+    assert model.check(request) == request
+    assert not calls
+    with pytest.raises(RequestError, match="width must be a multiple of 16, not 17"):
+        model.check("x", width=17)
+    with pytest.raises(OutOfMemoryError):
+        model.check(["x"] * 4000, width=8192, height=8192)
+
+
+def test_check_and_estimate_change_nothing(checkpoint: Callable[[str], Path]) -> None:
+    """The order in which prompts leave the cache least of all."""
+    model = ZImage.load(checkpoint("small"))
+    for prompt in ("a", "b", "c"):
+        model.generate(prompt, **SMALL)
+    before = list(model._embeddings._arrays)
+    assert before == ["a", "b", "c"]
+    model.estimate("a", **SMALL)
+    model.check("b", **SMALL)
+    model.stream("a", **SMALL).close()
+    assert list(model._embeddings._arrays) == before
+    state = [{**vars(model)}, {**vars(model._store)}]
+    model.estimate("another", **SMALL)
+    assert [{**vars(model)}, {**vars(model._store)}] == state
+
+
+def test_the_prompt_is_tokenized_once(model: ZImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[str] = []
+    turn = PromptTokenizer.turn
+
+    def counting(self: PromptTokenizer, prompt: str, limit: int) -> Any:
+        turns.append(prompt)
+        return turn(self, prompt, limit)
+
+    monkeypatch.setattr(PromptTokenizer, "turn", counting)
+    model.generate(["x", "x", "y"], **SMALL, guidance=2.0, negative_prompt="y")
+    assert turns == ["x", "y"]
+
+
+def test_steps_of_a_stream_are_copies(model: ZImage) -> None:
+    expected = model.generate("x", **SMALL)
+    for event in model.stream("x", **SMALL):
+        if isinstance(event, Step):
+            memory = np.array(event.latents, copy=False)
+            memory.flags.writeable = True
+            memory[:] = 0
+        elif isinstance(event, Result):
+            assert mx.array_equal(event.latents, expected.latents)
+
+
+def test_a_model_cannot_be_pickled(model: ZImage) -> None:
+    with pytest.raises(TypeError, match="cannot be pickled; load the checkpoint again"):
+        pickle.dumps(model)
+
+
+def test_metadata_names_the_model(checkpoint: Callable[[str], Path]) -> None:
+    result = ZImage.load("demo", quantize=8).generate("x", width=32, height=32, steps=1, seed=4)
+    metadata = dict(result.metadata)
+    assert Request.from_dict(metadata.pop("request")) == result.request
+    assert metadata == {
+        "index": 0,
+        "model": "demo",
+        "dtype": "float32",
+        "quantize": 8,
+        "mlx_zimage": mlx_zimage.__version__,
+        "mlx": version("mlx"),
+    }
+
+
+FORKED = """
+import os, sys
+from mlx_zimage import RequestError, ZImage
+model = ZImage.load("demo")
+model.generate("x", width=32, height=32, steps=1, seed=1)
+child = os.fork()
+if child == 0:
+    try:
+        model.generate("x", width=32, height=32, steps=1, seed=1)
+    except RequestError as error:
+        print(error)
+        sys.stdout.flush()
+        os._exit(7)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_a_forked_child_is_told(tmp_path: Path) -> None:
+    """It would wait forever for threads that did not survive the fork."""
+    printed = subprocess.check_output([sys.executable, "-c", FORKED], text=True, timeout=120)
+    message, status = printed.splitlines()
+    assert "'spawn'" in message and status == "7"

@@ -1,1 +1,1 @@
-"""What a machine does with Z-Image: measured, with random weights or a model's own."""
+"""Measurements of Z-Image on this machine, with a model's weights or random ones."""

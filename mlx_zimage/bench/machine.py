@@ -1,4 +1,4 @@
-"""What was measured on: the machine, its software, and how fast it multiplies matrices."""
+"""The machine of a measurement: its hardware, its software, and its rate of matrix products."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ GEMM_RUNS = 3
 
 
 def describe() -> dict[str, Any]:
-    """For a report: no name of a user or a host in it."""
+    """Describe this machine for a report, without the name of a user or a host."""
     info = mx.device_info()
     return {
         "chip": _chip(),
@@ -37,18 +37,18 @@ def describe() -> dict[str, Any]:
 
 
 def command(*words: str) -> list[str]:
-    """For a report: of a path on this machine, its last name alone."""
-    found = []
+    """Return a command line for a report, with the last name alone of each path."""
+    shown = []
     for word in words:
         name, equals, value = word.rpartition("=")
         path = Path(value)
         is_path = path.is_absolute() or value.startswith((".", "~")) or path.exists()
-        found.append(f"{name}{equals}{path.name if is_path else value}")
-    return found
+        shown.append(f"{name}{equals}{path.name if is_path else value}")
+    return shown
 
 
 def gemm_rate(dtype: mx.Dtype) -> float:
-    """Floating-point operations a second in one large matrix product, the best of some."""
+    """Measure the floating-point operations a second of one large matrix product."""
     rows, inner, columns = GEMM
     a, b = mx.ones((rows, inner), dtype), mx.ones((inner, columns), dtype)
     mx.eval(a, b)

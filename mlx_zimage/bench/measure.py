@@ -10,7 +10,8 @@ from typing import Any
 import mlx.core as mx
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..request import Event, Finished, Request, Result, Started, Step
+from ..events import Event, Finished, Result, Started, Step
+from ..request import Request
 from ..zimage import ZImage
 from . import work
 

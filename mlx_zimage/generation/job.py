@@ -60,16 +60,16 @@ class Job:
         if self._store.memory == "staged":
             transformer.drop_modulation()
         results = []
-        for job in group:
+        for job, modulation in zip(group, modulations, strict=True):
             run, started = self._runs[job], time.perf_counter()
             yield Started("denoise", job=job)
-            predict = predictor(run, transformer, modulations, captions)
+            predict = predictor(run, transformer, modulation, captions)
             slots = Slots(run.start, predict, run.sampler, run.keep, self._check_finite)
             latents = yield from _numbered(job, denoise(run.schedule, slots))
             results.append(latents)
             yield Finished("denoise", time.perf_counter() - started, job=job)
             del predict, slots
-        del transformer, modulations
+        del transformer, modulations, modulation
         self._store.release()
         return results
 

@@ -13,7 +13,7 @@ from ..sampling.schedule import Schedule
 
 @dataclass(frozen=True)
 class Slots:
-    """What a run puts into the loop. Latents and velocities are (B, C, h, w) float32."""
+    """The slots of the loop, set by a run. Latents and velocities are (B, C, h, w) float32."""
 
     start: Callable[[], mx.array]
     predict: Callable[[mx.array, SamplerStep], mx.array]  # the velocity

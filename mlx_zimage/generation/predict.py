@@ -10,17 +10,24 @@ from ..sampling.samplers import SamplerStep
 from .plan import Run
 
 Modulations = Mapping[float, StepModulation]
-"""Scales and gates of each time that the runs of a job visit."""
+"""The scales and gates of each time that a run visits."""
 Predict = Callable[[mx.array, SamplerStep], mx.array]
 
 
-def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> Modulations:
-    """Make the scales and gates of all steps of these runs."""
-    steps = [step for run in runs for step in run.sampler.steps(run.schedule)]
-    times = list(dict.fromkeys(step.time for step in steps))
-    modulations = transformer.modulate(times)
-    mx.eval([array for modulation in modulations for array in modulation.arrays])
-    return dict(zip(times, modulations, strict=True))
+def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> list[Modulations]:
+    """Make the scales and gates of all steps of each run; runs with the same times share them."""
+    made: dict[tuple[float, ...], Modulations] = {}
+    for times in [_times(run) for run in runs]:
+        if times not in made:
+            modulations = transformer.modulate(times)
+            mx.eval([array for modulation in modulations for array in modulation.arrays])
+            made[times] = dict(zip(times, modulations, strict=True))
+    return [made[_times(run)] for run in runs]
+
+
+def _times(run: Run) -> tuple[float, ...]:
+    steps = run.sampler.steps(run.schedule)
+    return tuple(dict.fromkeys(step.time for step in steps))
 
 
 def predictor(

@@ -1,1 +1,1 @@
-"""Which layers are quantized, and the search for their scales."""
+"""Quantization: the recipe that selects layers, and the search for their scales."""

@@ -27,7 +27,7 @@ SEARCHED_BITS = 6  # and below; at 8 bits a search gains nothing
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a user asks for: one packing for every layer that the recipe quantizes."""
+    """A request to quantize: one packing for every layer that the recipe selects."""
 
     packing: Packing
 

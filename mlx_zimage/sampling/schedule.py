@@ -67,6 +67,11 @@ class SchedulerConfig:
                 f"{where}: 'base_image_seq_len' must be below 'max_image_seq_len', not "
                 f"{config.base_image_seq_len} against {config.max_image_seq_len}"
             )
+        if "shift" not in data and not config.use_dynamic_shifting:
+            raise CheckpointError(
+                f"{where} must hold 'shift', which is missing; copy the file again from the "
+                "official checkpoint"
+            )
         return config
 
 

@@ -28,6 +28,7 @@ from mlx_zimage.checkpoint.components import COMPONENTS
 from mlx_zimage.checkpoint.family import MANIFEST
 from mlx_zimage.convert import publish
 from mlx_zimage.convert import write as writer
+from mlx_zimage.hub.locate import DEMO
 from mlx_zimage.quantization.recipe import CHOICES
 from mlx_zimage.weights.index import read_folder
 from mlx_zimage.weights.safetensors import read_header
@@ -108,23 +109,60 @@ def test_an_existing_output_is_kept_unless_forced(source: Path, tmp_path: Path) 
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine").write_text("x")
-    with pytest.raises(RequestError, match="exists already"):
+    with pytest.raises(RequestError, match="exists; name another folder"):
         list(convert(source, out))
     assert os.listdir(out) == ["mine"]
-    with pytest.raises(RequestError, match="--force replaces only a checkpoint"):
+    with pytest.raises(RequestError, match=r"would delete .*mine, which no conversion has"):
         list(convert(source, out, force=True))
     assert os.listdir(out) == ["mine"]
     (out / "mine").unlink()
     list(convert(source, out, force=True))
-    (out / "transformer/mine").write_text("x")
-    list(convert(source, out, force=True))
-    assert not (out / "transformer/mine").exists()
+    first = (out / MANIFEST).read_bytes()
+    (out / ".DS_Store").write_text("macOS")
+    list(convert(source, out, force=True, dtype="float32"))
+    assert (out / MANIFEST).read_bytes() != first
     assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_file_is_neverreplaced(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["notes.txt", "transformer/mine", "vae/.hidden", "new/deep/x"])
+def test_a_file_that_no_conversion_wrote_is_never_deleted(
+    source: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    list(convert(source, out))
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("mine")
+    with pytest.raises(RequestError, match=f"would delete {out / name}"):
+        list(convert(source, out, force=True))
+    assert (out / name).read_text() == "mine"
+
+
+def test_a_checkpoint_without_a_manifest_is_not_replaced(source: Path, tmp_path: Path) -> None:
+    out = copy(source, tmp_path / "out")
+    with pytest.raises(RequestError, match="which no conversion has written"):
+        list(convert(source, out, force=True))
+    ZImage.load(out)
+
+
+def test_the_demo_is_never_an_output(source: Path) -> None:
+    with pytest.raises(RequestError, match="must not overlap"):
+        list(convert(source, DEMO, force=True))
+    with pytest.raises(RequestError, match="must not overlap"):
+        list(convert(source, DEMO / "inner"))
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "empty"])
+def test_files_beside_must_exist_and_hold_something(
+    source: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"does not exist|is no checkpoint"):
+        Conversion.plan(source, beside=[tmp_path / name])
+
+
+def test_a_file_is_never_replaced(source: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(RequestError, match="--force replaces only a checkpoint"):
+    with pytest.raises(RequestError, match="force=True replaces a converted checkpoint, and"):
         list(convert(source, tmp_path / "out", force=True))
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -132,8 +170,9 @@ def test_a_file_is_neverreplaced(source: Path, tmp_path: Path) -> None:
 def test_the_old_output_comes_back_if_the_last_rename_fails(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = copy(source, tmp_path / "out")
-    (out / "transformer/mine").write_text("x")
+    out = tmp_path / "out"
+    list(convert(source, out))
+    before = (out / MANIFEST).read_bytes()
     rename = Path.rename
 
     def fail(self: Path, target: Path) -> Path:
@@ -143,8 +182,8 @@ def test_the_old_output_comes_back_if_the_last_rename_fails(
 
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(CheckpointError, match="Input/output error"):
-        list(convert(source, out, force=True))
-    assert (out / "transformer/mine").read_text() == "x"
+        list(convert(source, out, force=True, dtype="float32"))
+    assert (out / MANIFEST).read_bytes() == before
     assert os.listdir(tmp_path) == ["out"]
 
 
@@ -153,7 +192,7 @@ def test_the_old_output_comes_back_after_a_kill_between_renames(
 ) -> None:
     (tmp_path / ".out.part").mkdir()
     copy(source, tmp_path / ".out.part/old")
-    with pytest.raises(RequestError, match="exists already"):
+    with pytest.raises(RequestError, match="exists; name another folder"):
         list(convert(source, copy(source, tmp_path / "out")))
     shutil.rmtree(tmp_path / "out")
     events = convert(source, tmp_path / "out")
@@ -168,8 +207,9 @@ def test_interrupted_around_the_renames(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
     """After the first the old output must come back; after the second the new one stands."""
-    out = copy(source, tmp_path / "out")
-    (out / "transformer/mine").write_text("x")
+    out = tmp_path / "out"
+    list(convert(source, out))
+    before = (out / MANIFEST).read_bytes()
     rename, done = Path.rename, []
 
     def interrupt(self: Path, target: Path) -> Path:
@@ -181,8 +221,8 @@ def test_interrupted_around_the_renames(
 
     monkeypatch.setattr(Path, "rename", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        list(convert(source, out, force=True))
-    assert (out / "transformer/mine").exists() is (stop == 1)
+        list(convert(source, out, force=True, dtype="float32"))
+    assert ((out / MANIFEST).read_bytes() == before) is (stop == 1)
     ZImage.load(out)
     assert os.listdir(tmp_path) == ["out"]
 
@@ -215,7 +255,7 @@ def test_what_lies_beside_the_weights_comes_along(source: Path, tmp_path: Path) 
 @pytest.mark.parametrize("place", [".", "inner", ".."])
 def test_source_and_output_must_lie_apart(source: Path, tmp_path: Path, place: str) -> None:
     folder = copy(source, tmp_path / "ck")
-    with pytest.raises(RequestError, match="must lie apart"):
+    with pytest.raises(RequestError, match="must not overlap"):
         list(convert(folder, folder / place, force=True))
     ZImage.load(folder)
 
@@ -395,8 +435,8 @@ def test_group_sizes(checkpoint: Callable[[str], Path], tmp_path: Path, group_si
     ("options", "match"),
     [
         ({"quantize": 7}, "quantize must be one of"),
-        ({"quantize": 4, "group_size": 48}, "group size of 4 must be 32, 64, 128"),
-        ({"quantize": "mxfp4", "group_size": 64}, "group size of mxfp4 must be 32"),
+        ({"quantize": 4, "group_size": 48}, "group size of 4-bit weights must be 32 or 64 or 128"),
+        ({"quantize": "mxfp4", "group_size": 64}, "group size of mxfp4 weights must be 32"),
         ({"group_size": 64}, "say how many bits"),
         ({"only": "tokenizer"}, "only must be one of"),
         ({"quantize": 4, "group_size": 128}, "multiple of 128"),
@@ -470,7 +510,7 @@ def test_the_same_folder_under_another_name(source: Path, tmp_path: Path) -> Non
     folder = copy(source, tmp_path / "ck")
     (tmp_path / "link").symlink_to(folder)
     for out in (tmp_path / "link", tmp_path / "link/inner"):
-        with pytest.raises(RequestError, match="must lie apart"):
+        with pytest.raises(RequestError, match="must not overlap"):
             list(convert(folder, out, force=True))
     ZImage.load(folder)
 
@@ -484,7 +524,7 @@ def test_scales_that_float16_cannot_hold(checkpoint: Callable[[str], Path], tmp_
     key = next(key for key in arrays if key.endswith(".scales"))
     arrays[key] = mx.full(arrays[key].shape, 1e6, mx.bfloat16)
     mx.save_safetensors(str(file), arrays)
-    with pytest.raises(CheckpointError, match=r"not in F16; try bfloat16"):
+    with pytest.raises(CheckpointError, match=r"or exceed F16; try bfloat16"):
         list(convert(tmp_path / "q8", tmp_path / "out", dtype="float16"))
     assert os.listdir(tmp_path) == ["q8"]
 
@@ -503,6 +543,23 @@ def test_verify_finds_what_was_changed(source: Path, tmp_path: Path, what: str) 
     else:
         file.unlink()
     with pytest.raises(CheckpointError, match=r"is not the file that was written|lacks vae"):
+        list(verify_checkpoint(out))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"files": {}}', '{"files": []}', '{"files": null}'])
+def test_a_manifest_that_lists_nothing(source: Path, tmp_path: Path, content: str) -> None:
+    out = tmp_path / "out"
+    list(convert(source, out))
+    (out / MANIFEST).write_text(content)
+    with pytest.raises(CheckpointError, match="lists no files"):
+        list(verify_checkpoint(out))
+
+
+def test_a_file_that_the_manifest_does_not_list(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    list(convert(source, out))
+    (out / "vae/extra.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"extra\.safetensors is not listed"):
         list(verify_checkpoint(out))
 
 

@@ -35,13 +35,14 @@ def _hold(checkpoint: Checkpoint, memory: str, request: Request) -> None:
 
 
 @pytest.mark.parametrize("memory", ["resident", "staged"])
-@pytest.mark.parametrize("side", [128, 256, 512])
+@pytest.mark.parametrize("side", [128, 256, pytest.param(512, marks=pytest.mark.slow)])
 def test_of_the_demo(checkpoint: Callable[[str], Path], memory: str, side: int) -> None:
     """Measured on a CPU: 0.91 to 1.07 of the estimate."""
     request = Request("a red star on blue", width=side, height=side, steps=2, seed=0)
     _hold(Checkpoint.open(checkpoint("demo")), memory, request)
 
 
+@pytest.mark.slow
 def test_guided(checkpoint: Callable[[str], Path]) -> None:
     """One forward at a time. Measured on a CPU: 0.92 to 1.06 of the estimate."""
     options: dict[str, Any] = {"width": 512, "height": 512, "steps": 2, "seed": 0}

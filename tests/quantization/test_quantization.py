@@ -78,7 +78,7 @@ def test_pieces_searched_side_by_side_are_those_of_one_thread() -> None:
     packing = Packing("affine", 4, 64)
     array = mx.random.normal((1000, 2560), key=mx.random.key(3)).astype(mx.bfloat16)
     together, alone = search(array, packing), affine._search(array, packing)
-    assert len(array) * array.shape[1] > 4 * affine.AT_ONCE[mx.DeviceType.cpu]
+    assert len(array) * array.shape[1] > 4 * affine.CPU_PIECE
     for found, expected in zip(together, alone, strict=True):
         assert mx.array_equal(found, expected)
 

@@ -90,6 +90,13 @@ def test_schedules_that_do_not_exist() -> None:
         make_schedule(SchedulerConfig(shift_terminal=0.1), 1, 256)
 
 
+def test_a_config_without_a_shift_is_refused() -> None:
+    for data in ({}, {"num_train_timesteps": 1000}, {"use_dynamic_shifting": False}):
+        with pytest.raises(CheckpointError, match="must hold 'shift'"):
+            SchedulerConfig.from_dict(data)
+    assert SchedulerConfig.from_dict({"use_dynamic_shifting": True}).use_dynamic_shifting
+
+
 def test_an_absurd_shift_is_noise_to_the_end() -> None:
     config = SchedulerConfig(use_dynamic_shifting=True, base_shift=1e4, max_shift=1e5)
     assert make_schedule(config, 3, 256).sigmas.tolist() == [1, 1, 1, 0]

@@ -116,7 +116,7 @@ def test_a_lonely_file_needs_a_base(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     file = foreign.write(tmp_path / "a.safetensors", foreign.transformer(source))
     with pytest.raises(
-        CheckpointError, match=r"holds transformer alone; .* mlx-zimage download turbo"
+        CheckpointError, match=r"holds only transformer; .* mlx-zimage download turbo"
     ):
         ZImage.load(file)
 
@@ -223,11 +223,11 @@ ODD: dict[str, tuple[Raw, str]] = {
     ),
     "nvfp4": (
         {**SIGN, "layers.0.x.comfy_quant": ("U8", (19,), b'{"format": "nvfp4"}')},
-        "of the format 'nvfp4'",
+        "has the format 'nvfp4'",
     ),
     "two names for one": (
         {**SIGN, "all_x_embedder.2-1.weight": ("F32", (1,), bytes(4))},
-        "are both 'all_x_embedder",
+        "are both named 'all_x_embedder",
     ),
 }
 
@@ -263,7 +263,7 @@ def test_a_scalar_that_nothing_uses(source: Path, tmp_path: Path) -> None:
 
 def test_a_file_of_something_else(tmp_path: Path) -> None:
     file = foreign.write(tmp_path / "a.safetensors", {"x": np.ones(3, np.float32)})
-    with pytest.raises(CheckpointError, match="holds no part of Z-Image"):
+    with pytest.raises(CheckpointError, match="holds no component of Z-Image"):
         _read(file)
 
 
@@ -337,7 +337,7 @@ def test_a_form_of_quantization_that_is_not_known(tmp_path: Path) -> None:
             "x_embedder.comfy_quant": ("U8", (len(mark),), mark),
         },
     )
-    with pytest.raises(CheckpointError, match="of the format 'nvfp4'"):
+    with pytest.raises(CheckpointError, match="has the format 'nvfp4'"):
         _read(file)
 
 
