@@ -23,9 +23,8 @@ from .hub.locate import locate
 from .images.files import read_metadata, save_picture, save_png
 from .memory.estimate import Estimate
 from .request import Options, Request
+from .version import __version__ as __version__
 from .zimage import ZImage
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Capabilities",

@@ -196,3 +196,9 @@ def _as_float(value: object) -> float:
         return float(value)
     except OverflowError:
         return math.nan
+
+
+def shape_text(array: Any) -> str:
+    """Return an array's shape and type for a repr: <1x16x64x64 float32>."""
+    dtype = str(array.dtype).rpartition(".")[2]
+    return f"<{'x'.join(map(str, array.shape))} {dtype}>"

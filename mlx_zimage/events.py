@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from .checks import excerpt
+from .checks import excerpt, shape_text
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -111,9 +111,3 @@ class Written:
     component: str
     done: int
     total: int
-
-
-def shape_text(array: Any) -> str:
-    """Return an array's shape and type for a repr: <1x16x64x64 float32>."""
-    dtype = str(array.dtype).rpartition(".")[2]
-    return f"<{'x'.join(map(str, array.shape))} {dtype}>"

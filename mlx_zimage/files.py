@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -166,7 +165,7 @@ def _missing_folders(path: Path) -> list[Path]:
 
 
 def _temporary(folder: Path) -> Path:
-    return folder / f".{secrets.token_hex(8)}.part"
+    return folder / f".{os.urandom(8).hex()}.part"
 
 
 def _publish(temporary: Path, path: Path, overwrite: bool) -> None:

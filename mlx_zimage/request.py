@@ -1,7 +1,6 @@
 """Requests: what to generate, as plain frozen data that is the same in the library and as JSON."""
 
 import base64
-import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from . import checks
-from .checks import excerpt, reason
+from .checks import excerpt, reason, shape_text
 from .errors import RequestError
-from .events import shape_text
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -258,6 +256,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def _refuse_unknown(options: Mapping[Any, Any]) -> None:
     for name in options:
         if name not in CHECKS:
+            import difflib
+
             near = difflib.get_close_matches(str(name)[:80], CHECKS, 1)
             hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(CHECKS)}"
             raise RequestError(f"a request has no field {excerpt(name)}; {hint}")

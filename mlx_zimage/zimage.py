@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,6 +19,7 @@ from .process import check_process
 from .prompt.embeddings import Embeddings
 from .quantization.recipe import Quantize
 from .request import Options, PromptOptions, Request
+from .version import __version__
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -175,19 +175,15 @@ class ZImage:
         return replace(run.workload, encodes=any(t not in self._embeddings for t in run.tokens))
 
     def _events(self, runs: Sequence[Run]) -> Generator[Event, None, None]:
+        from importlib.metadata import version  # slow to import
+
         check_process()
         self._store.check_room([self._workload(run) for run in runs])
         about = {
             "model": self._name,
             "dtype": self._store.dtype,
             "quantize": self._quantize,
-            "mlx_zimage": _version(),
+            "mlx_zimage": __version__,
             "mlx": version("mlx"),
         }
         return Job(runs, self._checkpoint, self._store, self._embeddings, about).events()
-
-
-def _version() -> str:
-    from . import __version__
-
-    return __version__

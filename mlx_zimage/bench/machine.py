@@ -12,7 +12,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from .. import __version__, device
+from .. import device
+from ..version import __version__
 
 GEMM = (4096, 3840, 10240)  # the feed-forward of the real model, at 1024x1024
 GEMM_RUNS = 3

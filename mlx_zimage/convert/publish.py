@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +107,8 @@ def other_files(home: Path) -> list[Path]:
 
 
 def _write_manifest(work: Path, conversion: Conversion) -> None:
+    from importlib.metadata import version  # slow to import
+
     checkpoint = conversion.checkpoint
     scheduler = SchedulerConfig.from_dict(read_json(checkpoint.scheduler_file))
     name, revision = origin(checkpoint.path)

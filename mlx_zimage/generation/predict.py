@@ -16,13 +16,13 @@ Predict = Callable[[mx.array, SamplerStep], mx.array]
 
 def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> list[Modulations]:
     """Make the scales and gates of all steps of each run; runs with the same times share them."""
-    made: dict[tuple[float, ...], Modulations] = {}
+    by_times: dict[tuple[float, ...], Modulations] = {}
     for times in [_times(run) for run in runs]:
-        if times not in made:
+        if times not in by_times:
             modulations = transformer.modulate(times)
             mx.eval([array for modulation in modulations for array in modulation.arrays])
-            made[times] = dict(zip(times, modulations, strict=True))
-    return [made[_times(run)] for run in runs]
+            by_times[times] = dict(zip(times, modulations, strict=True))
+    return [by_times[_times(run)] for run in runs]
 
 
 def _times(run: Run) -> tuple[float, ...]:

@@ -7,14 +7,17 @@ squares, brings most numbers of the group nearer. MLX's kernels read the result 
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
 from .. import device
 from ..weights.packing import Packing, words
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 CLIPPED = (0.0, 0.5)
 """Starting points of the search: how far each end of a group is clipped, in quantization steps."""
@@ -49,8 +52,10 @@ _thread = threading.local()
 
 
 @cache
-def _workers() -> ThreadPoolExecutor:
+def _workers() -> "ThreadPoolExecutor":
     """Return threads with a stream each: on a CPU, MLX runs an operation on one core."""
+
+    from concurrent.futures import ThreadPoolExecutor  # slow to import
 
     def begin() -> None:
         _thread.stream = mx.new_stream(mx.cpu)

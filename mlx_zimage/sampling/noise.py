@@ -4,8 +4,8 @@ The first two let a seed give the same picture here as in diffusers. On a CUDA c
 an order that depends on how many threads the card can hold, so that kind names the card.
 """
 
+import os
 import re
-import secrets
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -51,7 +51,7 @@ def draw(kind: str, seeds: int | Sequence[int], shape: tuple[int, ...]) -> mx.ar
 
 
 def random_seed() -> int:
-    return secrets.randbelow(2**32)
+    return int.from_bytes(os.urandom(4), "little")
 
 
 def check_kind(kind: str) -> None:
@@ -79,11 +79,11 @@ def torch_cpu(seed: int, count: int) -> np.ndarray:
     twister = np.random.RandomState(seed & 0xFFFFFFFF)
     if count < 16:
         return _torch_cpu_few(twister, count)
-    whole = count - count % 16
+    full = count - count % 16  # the numbers in complete blocks
     words = np.frombuffer(twister.bytes(4 * count), "<u4")
     out = np.empty(count, np.float32)
-    out[:whole] = _blocks_of_16(words[:whole])
-    if whole != count:  # torch draws the last 16 anew, over what is there
+    out[:full] = _blocks_of_16(words[:full])
+    if full != count:  # torch draws the last 16 anew, over what is there
         out[-16:] = _blocks_of_16(np.frombuffer(twister.bytes(64), "<u4"))
     return out
 
