@@ -296,11 +296,10 @@ def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mlx_zimage import convert_checkpoint
-from mlx_zimage.convert.plan import Conversion
+from mlx_zimage import Conversion, convert_checkpoint
 
 source, out, point = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-plan, count = Conversion.plan(source, quantize=8, only=None), 0
+conversion, count = Conversion.plan(source, quantize=8), 0
 
 def touched(event, arguments):  # each time the program opens, makes, renames or removes something
     global count
@@ -310,7 +309,7 @@ def touched(event, arguments):  # each time the program opens, makes, renames or
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(touched)
-list(convert(plan, out, force=True))
+list(convert_checkpoint(conversion, out, force=True))
 print(count)
 """
 
@@ -325,13 +324,13 @@ def test_killed_at_any_moment(checkpoint: Callable[[str], Path], tmp_path: Path)
     source, out = checkpoint("demo"), tmp_path / "out"
     done = _killed(source, out, 0)
     points = int(done.stdout)
-    (out / "old").write_text("")
     for point in [*range(1, points - 8, max(points // 8, 1)), *range(points - 8, points + 1)]:
         assert _killed(source, out, point).returncode == -signal.SIGKILL
         [*verify_checkpoint(out)]
         assert {path.name for path in tmp_path.iterdir()} <= {"out", ".out.part"}
-    list(convert(source, out, force=True))
-    assert os.listdir(tmp_path) == ["out"] and not (out / "old").exists()
+    list(convert(source, out, force=True, dtype="float32"))
+    assert os.listdir(tmp_path) == ["out"]
+    assert json.loads((out / MANIFEST).read_text())["dtype"] == "float32"
 
 
 def test_a_disk_that_fills_up(source: Path, tmp_path: Path) -> None:
