@@ -151,7 +151,7 @@ def verify(
     """
     report = reporter(json)
     for name in verify_checkpoint(folder):
-        report.result(f"{name}: ok", "verified", component=name)
+        report.result(f"{name}: ok", "verified", name=name)
 
 
 def _show_plan(conversion: Conversion, report: Reporter) -> None:

@@ -96,14 +96,19 @@ def _call(arguments: list[str], names: Sequence[str]) -> int:
         name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
-    for command in [name] if name else COMMANDS:
-        module = importlib.import_module(f".{COMMANDS[command]}", __package__)
-        add = app.command(command, cls=Command, context_settings=settings, epilog=EXAMPLES[command])
-        add(getattr(module, command))
+    for known in [name] if name else COMMANDS:
+        module = importlib.import_module(f".{COMMANDS[known]}", __package__)
+        add = app.command(known, cls=Command, context_settings=settings, epilog=EXAMPLES[known])
+        add(getattr(module, known))
     if not is_one:
         app.callback(context_settings=settings, invoke_without_command=True)(_root)
-    program = os.path.basename(sys.argv[0])
-    return typer.main.get_command(app).main(arguments, program, standalone_mode=False) or 0
+    command = typer.main.get_command(app)
+    try:  # not `command.main`, which ends the process itself where a pipe is closed
+        with command.make_context(os.path.basename(sys.argv[0]), arguments) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def _root(context: typer.Context, version: Version = False) -> None:

@@ -1,59 +1,31 @@
 """`bench`, on small models."""
 
 import json
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mlx_zimage import cli
 from mlx_zimage.bench import machine
+from tests.cli.conftest import Run
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A program leaves Ctrl-C ignored when it ends; and its matrix product takes seconds."""
+def a_small_matrix_product(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "GEMM", (256, 256, 256))
-    kept = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, kept)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["mlx-zimage", "bench", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_report(
-    checkpoint: Callable[[str], Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "report.json"
-    asked = (
-        "--model",
-        str(checkpoint("small")),
-        "--steps",
-        "3",
-        "--runs",
-        "2",
-        "--output",
-        str(out),
-    )
-    assert run(monkeypatch, *asked, "--size", "32", "64") == 0
-    shown = capsys.readouterr().out
-    report: dict[str, Any] = json.loads(out.read_text("utf-8"))
+def test_report(run: Run, here: Path, small: str) -> None:
+    arguments = ("--model", small, "--steps", "3", "--runs", "2", "--output", "report.json")
+    done = run("bench", *arguments, "--size", "32", "64x32")
+    assert (done.status, done.err) == (0, "")
+    report: dict[str, Any] = json.loads((here / "report.json").read_text("utf-8"))
     assert report["command"][:4] == ["mlx-zimage", "bench", "--model", report["model"]]
     assert "/" not in "".join(report["command"])  # no place on this machine
-    assert report["machine"]["mlx"] in shown and report["gemm_flops"] > 1e8
+    assert report["machine"]["mlx"] in done.out and report["gemm_flops"] > 1e8
     first, second = report["pictures"]
-    assert (first["width"], second["width"], first["batch"]) == (32, 64, 1)
+    assert (first["width"], first["height"], first["batch"]) == (32, 32, 1)
+    assert (second["width"], second["height"]) == (64, 32)
     assert second["step_flops"] > first["step_flops"]
     stages = {stage["name"]: stage for stage in first["stages"]}
     assert list(stages) == [
@@ -69,24 +41,54 @@ def test_report(
     assert all(seconds > 0 for stage in stages.values() for seconds in stage["seconds"])
     assert 0 < stages["step"]["peak"] < first["peak_rss"]
     for stage in stages:
-        assert shown.count(f"\n{stage} ") == 2
-    assert run(monkeypatch, *asked) == 1  # the file is there
-    assert "exists already" in capsys.readouterr().err
+        assert done.out.count(f"\n{stage} ") == 2
+    again = run("bench", *arguments)
+    assert again.status == 1 and "exists already" in again.error
 
 
-def test_json_alone(
-    checkpoint: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked = ("--model", str(checkpoint("small")), "--size", "32", "--steps", "1", "--json")
-    assert run(monkeypatch, *asked, "--batch", "2") == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["pictures"][0]["batch"] == 2
+def test_json_alone(run: Run, small: str) -> None:
+    arguments = ("--model", small, "--size", "32", "--steps", "1", "--json")
+    done = run("bench", *arguments, "--batch", "2")
+    assert json.loads(done.out)["pictures"][0]["batch"] == 2
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--model", "demo", "--layers", "2"), ("--revision", "main"), ("--runs", "0")]
+    ("arguments", "message"),
+    [
+        ("--model demo --layers 2", "--layers is for random weights; leave out --model"),
+        ("--revision main", "--revision has no effect without --model"),
+        ("--runs 0", "Invalid value for '--runs'"),
+        ("--size 32y", "--size must be as 1024x768"),
+        ("--model demo --size 17", "--width must be a multiple of 16, not 17"),
+        ("--model demo --size 32 32x17", "--height must be a multiple of 16, not 17"),
+        ("--model demo --steps 2000", "--steps must be a whole number from 1 to 1000"),
+        ("--model demo --q 7", "--q must be one of"),
+        ("--model demo --memory tiny", "--memory must be one of"),
+        ("--probe --size 512", "--probe takes no model and no sizes; leave out --size"),
+        ("--probe --q 4", "--probe takes no model and no sizes; leave out --q"),
+    ],
 )
-def test_wrong_usage(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert run(monkeypatch, *arguments) == 2
+def test_refused_before_the_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: str, message: str
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("mlx_zimage.cli.bench.gemm_rate", work)
+    monkeypatch.setattr("mlx_zimage.cli.bench.measure", work)
+    done = run("bench", *arguments.split())
+    assert (done.status, done.out) == (2, "")
+    assert done.error.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--output a.txt", "the output must end in .json"),
+        ("--model nowhere", "no such checkpoint"),
+        ("--model turbo", "Tongyi-MAI/Z-Image-Turbo"),
+    ],
+)
+def test_refused(run: Run, arguments: str, message: str) -> None:
+    done = run("bench", *arguments.split())
+    assert (done.status, done.out) == (1, "") and done.error.startswith(message)

@@ -1,87 +1,113 @@
-"""`convert.py` in a process of its own."""
+"""`convert` and `verify`."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mlx_zimage import ZImage
-from mlx_zimage.checkpoint.components import COMPONENTS
+from tests.cli.conftest import Run
 
-SCRIPT = Path(__file__).parents[2] / "convert.py"
-
-
-def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+COMPONENTS = ["text_encoder", "transformer", "vae"]
 
 
-def test_convert(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
-    out = tmp_path / "out"
-    done = run(str(checkpoint("small")), str(out))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(out)
-    assert [line.split(":")[0] for line in done.stderr.splitlines()] == list(COMPONENTS)
-    ZImage.load(out)
-    again = run(str(checkpoint("small")), str(out))
-    assert (again.returncode, again.stderr.count("\n")) == (1, 1)
-    assert "exists already; name another folder, or pass --force" in again.stderr
-    assert run(str(checkpoint("small")), str(out), "--force").returncode == 0
+def test_convert(run: Run, small: str) -> None:
+    done = run("convert", small, "out")
+    assert (done.status, done.out) == (0, "out\n")
+    assert [line.split(":")[0] for line in done.err.splitlines()] == COMPONENTS
+    ZImage.load("out")
+    again = run("convert", small, "out")
+    assert again.status == 1
+    assert again.error.endswith("out exists; name another folder, or replace it with --force")
+    done = run("convert", small, "out", "--force", "--quiet")
+    assert (done.status, done.out, done.err) == (0, "out\n", "")
+
+
+def test_quantize_plan_and_verify(run: Run, here: Path, checkpoint: Callable[[str], Path]) -> None:
+    source = str(checkpoint("even"))
+    *planned, total = run("convert", source, "--plan", "--q", "4", "--json").events
+    assert os.listdir(here) == []
+    done = run("convert", source, "out", "-q", "4", "--json")
+    assert (done.status, done.err) == (0, "")
+    *events, last = done.events
+    assert last == {"event": "converted", "folder": "out"}
+    totals = {event["component"]: event["total"] for event in events}
+    assert {line["component"]: line["bytes"] for line in planned} == totals
+    assert {line["event"] for line in planned} == {"plan"}
+    assert total["event"] == "total"
+    assert (total["bytes"], total["largest"]) == (sum(totals.values()), max(totals.values()))
+    lines = run("verify", "out").out.splitlines()
+    assert lines[-3:] == [f"{name}: ok" for name in COMPONENTS]
+    assert "transformer/config.json: ok" in lines
+    verified = run("verify", "out", "--json").events
+    assert verified[-1] == {"event": "verified", "name": "vae"} and len(verified) == len(lines)
+    text = run("convert", source, "--plan").out
+    assert "bits each" in text and "in memory, weights alone" in text
+
+
+def test_verify_finds_damage(run: Run, small: str) -> None:
+    run("convert", small, "out")
+    file = next(Path("out/transformer").glob("*.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    done = run("verify", "out")
+    assert done.status == 1 and done.err.startswith("error: ") and "transformer" in done.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
+    ("arguments", "message"),
     [
-        ([], 2),
-        (["nowhere"], 2),
-        (["nowhere", "out", "--plan"], 2),
-        (["nowhere", "--plan", "--force"], 2),
-        (["nowhere", "out"], 1),
-        (["turbo", "out"], 1),
-        (["verify", "nowhere"], 1),
+        ("nowhere", "Missing argument 'OUT'"),
+        ("nowhere out --plan", "--plan writes nothing; leave out OUT"),
+        ("nowhere --plan --force", "--plan writes nothing; leave out --force"),
+        ("demo out --q 7", "--q must be one of"),
+        ("demo out --q-text-encoder 7", "--q must be one of"),
+        ("demo out --dtype int8", "--dtype must be one of"),
+        ("demo out --only unet", "--only must be one of"),
+        ("demo out --group-size 32", "a group size is for quantizing; say how many bits"),
+        ("demo out --q 4 --group-size 5", "the group size of 4-bit weights must be 32 or 64"),
+        ("demo out --download", "'demo' is on this machine; there is nothing to download"),
+        ("demo out --revision main", "a revision is for the Hub"),
+        ("turbo out --download --offline", "--download and --offline exclude each other"),
+        ("demo out --quiet --json", "--quiet has no effect with --json"),
     ],
 )
-def test_refused(
-    arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    done = run(*arguments)
-    assert done.returncode == status
-    assert "Traceback" not in done.stderr
-    assert os.listdir(tmp_path) == []
+def test_wrong_usage(run: Run, here: Path, arguments: str, message: str) -> None:
+    done = run("convert", *arguments.split())
+    assert (done.status, done.out) == (2, "")
+    assert done.error.startswith(message)
+    assert os.listdir(here) == []
 
 
-def test_interrupted(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
-    command = [sys.executable, str(SCRIPT), str(checkpoint("wide")), str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("text_encoder: ")
-        running.send_signal(signal.SIGINT)
-        rest = running.stderr.read()
-        running.wait(timeout=30)
-    if running.returncode == 0:  # it was quicker
-        ZImage.load(tmp_path / "out")
-    else:
-        assert (running.returncode, os.listdir(tmp_path)) == (130, [])
-    assert "Traceback" not in rest
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("convert nowhere out", "no such checkpoint: nowhere"),
+        ("convert turbo out", "Tongyi-MAI/Z-Image-Turbo"),
+        ("verify nowhere", "nowhere"),
+    ],
+)
+def test_refused(run: Run, here: Path, arguments: str, message: str) -> None:
+    done = run(*arguments.split())
+    assert done.status == 1 and message in done.error
+    assert os.listdir(here) == []
 
 
-def test_quantize_plan_and_verify(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
-    source, out = str(checkpoint("even")), str(tmp_path / "out")
-    planned = run(source, "--plan", "--q", "4", "--json")
-    done = run(source, out, "--q", "4", "--json")
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert lines[-1] == {"event": "converted", "folder": out}
-    totals = {line["part"]: line["total"] for line in lines[:-1]}
-    plan = [json.loads(line) for line in planned.stdout.splitlines()]
-    assert {line["part"]: line["bytes"] for line in plan} == totals
-    assert (planned.returncode, done.returncode, done.stderr) == (0, 0, "")
-    assert "transformer: right" in run("verify", out).stdout.splitlines()
-    text = run(source, "--plan").stdout
-    assert "in memory, weights alone" in text
+def test_other_components_that_are_not_there(run: Run, here: Path) -> None:
+    (here / "empty").mkdir()
+    for path in ("nowhere", "empty", "empty/x.safetensors"):
+        done = run("convert", "demo", "out", "--with", path)
+        assert done.status in (1, 2) and path in done.error
+    assert os.listdir(here) == ["empty"]
+
+
+def test_force_deletes_nothing_that_is_not_ours(run: Run, here: Path, small: str) -> None:
+    assert run("convert", small, "out").status == 0
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save("out/holiday.png")
+    done = run("convert", small, "out", "--force")
+    assert done.status == 1 and "holiday.png" in done.error
+    assert (here / "out/holiday.png").exists()

@@ -240,7 +240,7 @@ def test_an_empty_prompt(draw: Run) -> None:
         (["--output", "fox"], "--output must end in one of"),
         (["--quiet", "--json"], "--quiet has no effect with --json"),
         (["--model", ""], "the model must be a name"),
-        (["--model", "demo", "--download"], "--download is for the Hub, and demo is on this"),
+        (["--model", "demo", "--download"], "'demo' is on this machine; there is nothing"),
         (["--model", "turbo", "--download", "--offline"], "--download and --offline exclude"),
         (["--revision", "main"], "a revision is for the Hub"),
         (["stray"], "unexpected argument: 'stray'; a text of several words needs quotes"),
