@@ -16,6 +16,7 @@ from .errors import (
     ZImageError,
 )
 from .events import Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .fields import Nag
 from .files import check_output, check_outputs, save_array
 from .generation.encode import PromptTruncatedWarning
 from .hub.download import Remote, download, look_up
@@ -38,6 +39,7 @@ __all__ = [
     "Event",
     "Finished",
     "LoraError",
+    "Nag",
     "Options",
     "OutOfMemoryError",
     "PromptTruncatedWarning",

@@ -31,7 +31,7 @@ class Capabilities:
 def capabilities(
     checkpoint: Checkpoint, planner: Planner, store: Store, quantize: int | str | None
 ) -> Capabilities:
-    family = planner.family
+    family = planner.context.family
     return Capabilities(
         source=str(checkpoint.path),
         model=family.name,

@@ -1,26 +1,20 @@
 """Requests: what to generate, as plain frozen data that is the same in the library and as JSON."""
 
-import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 
-from . import checks
-from .checks import excerpt, reason, shape_text
+from .checks import excerpt, reason
 from .errors import RequestError
+from .fields import CHECKS, Nag, from_plain, refuse_unknown, short, to_plain
+from .images.picture import Picture, PictureLike
 
 if TYPE_CHECKING:
     import mlx.core as mx
     from typing_extensions import Unpack
-
-
-MAX_SIDE = 8192  # pixels: the size of the published position table
-MAX_STEPS = 1000
-MAX_AMOUNT = 1000
-MAX_SEED = 2**64 - 1
 
 
 class PromptOptions(TypedDict, total=False):
@@ -35,8 +29,24 @@ class PromptOptions(TypedDict, total=False):
     cfg_normalization: float | None
     cfg_truncation: float | None
     schedule: "str | Sequence[float] | np.ndarray | mx.array | None"
+    shift: float | None
+    sampler: str | None
     noise: str | None
     latents: "np.ndarray | mx.array | list[Any] | None"
+    image: "PictureLike | Sequence[PictureLike] | None"
+    fit: Literal["crop", "pad", "stretch"] | None
+    strength: float | None
+    mask: "PictureLike | Sequence[PictureLike] | None"
+    mask_softness: float | None
+    keep_unmasked: bool | None
+    outpaint: Sequence[int] | None
+    focus: int | None
+    nag: "Nag | Mapping[str, float] | float | None"
+    variety: float | None
+    variation_of: int | None
+    variation_strength: float | None
+    hires: float | None
+    hires_strength: float | None
 
 
 class Options(PromptOptions, total=False):
@@ -72,10 +82,27 @@ class Request:
     - cfg_truncation: the model's time (0 pure noise, 1 clean image) after which guidance is off; 1
       keeps it on to the end. This is no share of the steps: with Base and 50 steps, 0.5 turns
       guidance off for the last 7, as its schedule passes most times late.
-    - schedule: "legacy" (diffusers before 0.39), or noise levels before the shift.
+    - schedule: "legacy" (diffusers before 0.39), "simple", "sgm_uniform", "normal", "beta", or
+      noise levels before the shift.
+    - shift: moves the schedule's noise levels up, instead of the checkpoint's own shift.
+    - sampler: "euler", "euler_ancestral", "res_multistep", "dpmpp_2m" or "twinflow".
     - noise: the random generator, "torch-cpu", "torch-cuda:GPU" or "mlx".
     - latents: (B, C, h, w), to start from instead of a seed's noise.
     - prompt_embeds: (length, width), or a list with one for each picture, instead of a prompt.
+    - image: a picture to change: a path, a PIL image or an array (H, W, 3) of bytes; a list gives
+      one for each prompt.
+    - fit: how the image is brought to width and height: "crop", "pad" or "stretch".
+    - strength: the share of the steps that run on the image, 0 to 1.
+    - mask: white where the image is painted anew; grey counts as white from half on.
+    - mask_softness: the width in pixels of the mask's soft edge; 0 is hard.
+    - keep_unmasked: pastes the image's own pixels back where the mask is black.
+    - outpaint: pixels to add at the left, top, right and bottom of the image.
+    - focus: paints only the mask's surroundings, with this margin in pixels, at full size.
+    - nag: normalized attention guidance, for negative prompts without guidance.
+    - variety: 0 to 1: how far the first steps' caption is moved at random, so that seeds differ.
+    - variation_of, variation_strength: another seed whose noise is mixed in, and its share.
+    - hires: a factor by which the finished picture is enlarged and refined; hires_strength is the
+      strength of that second pass.
     """
 
     prompt: str | tuple[str, ...] | None = None
@@ -88,14 +115,30 @@ class Request:
     cfg_normalization: float | None = None
     cfg_truncation: float | None = None
     schedule: str | tuple[float, ...] | None = None
+    shift: float | None = None
+    sampler: str | None = None
     noise: str | None = None
     latents: np.ndarray | None = None
     prompt_embeds: np.ndarray | tuple[np.ndarray, ...] | None = None
+    image: Picture | tuple[Picture, ...] | None = None
+    fit: str | None = None
+    strength: float | None = None
+    mask: Picture | tuple[Picture, ...] | None = None
+    mask_softness: float | None = None
+    keep_unmasked: bool | None = None
+    outpaint: tuple[int, int, int, int] | None = None
+    focus: int | None = None
+    nag: Nag | None = None
+    variety: float | None = None
+    variation_of: int | None = None
+    variation_strength: float | None = None
+    hires: float | None = None
+    hires_strength: float | None = None
 
     def __init__(
         self, prompt: str | Sequence[str] | None = None, **options: "Unpack[Options]"
     ) -> None:
-        _refuse_unknown(options)
+        refuse_unknown(options)
         for name, check in CHECKS.items():
             value = prompt if name == "prompt" else options.get(name)
             object.__setattr__(self, name, None if value is None else check(name, value))
@@ -135,21 +178,21 @@ class Request:
 
     def replace(self, **changes: "Unpack[_Changes]") -> "Request":
         """Return a copy in which some fields differ."""
-        _refuse_unknown(changes)
+        refuse_unknown(changes)
         return Request(**{**vars(self), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields that are not None as plain values; `from_dict` reverses it."""
-        return {name: _to_plain(v) for name, v in vars(self).items() if v is not None}
+        return {name: to_plain(v) for name, v in vars(self).items() if v is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Request":
         """Return the request that `to_dict` described."""
         if not isinstance(data, Mapping):
             raise RequestError(f"a request must be a mapping of its fields, not {excerpt(data)}")
-        _refuse_unknown(data)
+        refuse_unknown(data)
         arrays = ("latents", "prompt_embeds")
-        return cls(**{n: _from_plain(v) if n in arrays else v for n, v in data.items()})
+        return cls(**{n: from_plain(v) if n in arrays else v for n, v in data.items()})
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON."""
@@ -176,12 +219,18 @@ class Request:
         return Request.from_dict, (self.to_dict(),)
 
     def __repr__(self) -> str:
-        fields = (f"{name}={_short(v)}" for name, v in vars(self).items() if v is not None)
+        fields = (f"{name}={short(v)}" for name, v in vars(self).items() if v is not None)
         return f"Request({', '.join(fields)})"
 
     def _check_counts(self) -> None:
         pictures = "1 picture" if self.count == 1 else f"{self.count} pictures"
         for name in ("negative_prompt", "seed"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.count:
+                raise RequestError(
+                    f"{name} must be one for all or one for each of {pictures}, not {len(value)}"
+                )
+        for name in ("image", "mask"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.count:
                 raise RequestError(
@@ -198,107 +247,7 @@ class Request:
                 raise RequestError(f"{name} has no effect with latents; leave it out")
 
 
-def _side(name: str, value: object) -> int:
-    return checks.integer(name, value, 1, MAX_SIDE)
-
-
-def _steps(name: str, value: object) -> int:
-    return checks.integer(name, value, 1, MAX_STEPS)
-
-
-def _seeds(name: str, value: object) -> int | tuple[int, ...]:
-    return checks.integers(name, value, 0, MAX_SEED)
-
-
-def _guidance(name: str, value: object) -> float:
-    return checks.number(name, value, 0, MAX_AMOUNT)
-
-
-def _normalization(name: str, value: object) -> float:
-    value = float(value) if isinstance(value, bool) else value  # diffusers takes True for 1
-    return checks.number(name, value, 0, MAX_AMOUNT)
-
-
-def _truncation(name: str, value: object) -> float:
-    return checks.number(name, value, 0, 1, " (1: guidance is on to the end)")
-
-
-def _latents(name: str, value: object) -> np.ndarray:
-    return checks.array(name, value, 4)
-
-
-def _embeds(name: str, value: object) -> np.ndarray | tuple[np.ndarray, ...]:
-    if not checks.is_list(value):
-        return checks.array(name, value, 2)
-    if not value:
-        raise RequestError(f"{name} must hold at least one array, not an empty list")
-    return tuple(checks.array(name, item, 2) for item in value)
-
-
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "prompt": checks.strings,
-    "negative_prompt": checks.strings,
-    "width": _side,
-    "height": _side,
-    "steps": _steps,
-    "seed": _seeds,
-    "guidance": _guidance,
-    "cfg_normalization": _normalization,
-    "cfg_truncation": _truncation,
-    "schedule": checks.schedule,
-    "noise": checks.string,
-    "latents": _latents,
-    "prompt_embeds": _embeds,
-}
-"""The check of each field."""
-
-
-def _refuse_unknown(options: Mapping[Any, Any]) -> None:
-    for name in options:
-        if name not in CHECKS:
-            import difflib
-
-            near = difflib.get_close_matches(str(name)[:80], CHECKS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"its fields are {', '.join(CHECKS)}"
-            raise RequestError(f"a request has no field {excerpt(name)}; {hint}")
-
-
 def _one_each(value: str | tuple[str, ...] | None, count: int) -> tuple[str, ...]:
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,) * count
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, tuple):
-        more = ", ..." if len(value) > 4 else "," if len(value) == 1 else ""
-        return f"({', '.join(map(_short, value[:4]))}{more})"
-    return shape_text(value) if isinstance(value, np.ndarray) else excerpt(value)
-
-
-def _to_plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        data = base64.b64encode(value.astype("<f4").tobytes()).decode()
-        return {"shape": list(value.shape), "float32": data}
-    return [_to_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _from_plain(value: Any) -> Any:
-    """Return arrays, or a list of arrays, from `to_dict`'s form; everything else as it is."""
-    if isinstance(value, list):
-        return [_array(item) if isinstance(item, dict) else item for item in value]
-    return _array(value) if isinstance(value, dict) else value
-
-
-def _array(value: dict[str, Any]) -> np.ndarray:
-    try:
-        data = base64.b64decode(value["float32"], validate=True)
-        return np.frombuffer(data, "<f4").reshape(value["shape"])
-    except KeyError as error:
-        raise RequestError(
-            f"an array must hold 'shape' and 'float32', and has no {error}"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise RequestError(
-            f"an array must hold a 'shape' and base64 'float32': {reason(error)}"
-        ) from error

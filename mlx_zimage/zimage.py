@@ -10,7 +10,8 @@ from .checkpoint.checkpoint import Checkpoint
 from .dtypes import Dtype
 from .events import Downloaded, Event, Result, Written
 from .generation.job import Job
-from .generation.plan import Planner, Run
+from .generation.plan import Planner
+from .generation.run import Run
 from .loading import Loading
 from .memory.estimate import Estimate
 from .memory.store import Memory, Store

@@ -12,7 +12,7 @@ from ..events import Event, Finished, Started, Truncated
 from ..memory.store import Store
 from ..prompt.embeddings import Embeddings
 from .load import load
-from .plan import Run
+from .run import Run
 
 PACKAGE = str(Path(__file__).parents[1])
 

@@ -21,8 +21,8 @@ from .encode import encode
 from .failures import device_failures
 from .load import load
 from .loop import Slots, copied, denoise
-from .plan import Run
 from .predict import modulate, predictor
+from .run import Beginning, Run
 
 
 class Job:
@@ -46,13 +46,39 @@ class Job:
                 captions = yield from encode(self._runs, self._store, self._embeddings)
                 numbers = list(range(len(self._runs)))
                 for group in [[n] for n in numbers] if self._store.shares else [numbers]:
-                    latents = yield from self._denoise(group, captions)
+                    beginnings = yield from self._begin(group)
+                    latents = yield from self._denoise(group, captions, beginnings)
                     yield from self._decode(group, latents, captions)
         finally:
             self._store.end_job()  # also where the consumer has closed the generator
 
+    def _begin(self, group: Sequence[int]) -> Generator[Event, None, list[Beginning]]:
+        """Return the state from which each of these runs begins; the VAE encodes its pictures."""
+        vae: Any = None
+        beginnings = []
+        for job in group:
+            run, prepared = self._runs[job], {}
+            stream = run.noise()
+            if run.prepare is not None:
+                if vae is None:
+                    vae = yield from load(self._store, "vae", job)
+                started = time.perf_counter()
+                yield Started("encode", "vae", job)
+                prepared = dict(run.prepare(vae, stream))
+                mx.eval(list(prepared.values()))
+                yield Finished("encode", time.perf_counter() - started, "vae", job)
+            beginnings.append(run.begin(prepared, stream))
+            mx.eval(beginnings[-1].latents)
+        if vae is not None:
+            del vae
+            self._store.release()
+        return beginnings
+
     def _denoise(
-        self, group: Sequence[int], captions: Mapping[str, mx.array]
+        self,
+        group: Sequence[int],
+        captions: Mapping[str, mx.array],
+        beginnings: Sequence[Beginning],
     ) -> Generator[Event, None, list[mx.array]]:
         """Return the last latents of these runs."""
         transformer = yield from load(self._store, "transformer", group[0])
@@ -60,15 +86,20 @@ class Job:
         if self._store.memory == "staged":
             transformer.drop_modulation()
         results = []
-        for job, modulation in zip(group, modulations, strict=True):
+        for job, beginning, modulation in zip(group, beginnings, modulations, strict=True):
             run, started = self._runs[job], time.perf_counter()
             yield Started("denoise", job=job)
-            predict = predictor(run, transformer, modulation, captions)
-            slots = Slots(run.start, predict, run.sampler, run.keep, self._check_finite)
+            slots = Slots(
+                beginning.latents,
+                predictor(run, transformer, modulation, captions),
+                run.sampler(),
+                beginning.keep,
+                self._check_finite,
+            )
             latents = yield from _numbered(job, denoise(run.schedule, slots))
             results.append(latents)
             yield Finished("denoise", time.perf_counter() - started, job=job)
-            del predict, slots
+            del slots
         del transformer, modulations, modulation
         self._store.release()
         return results
@@ -86,6 +117,8 @@ class Job:
                 pixels = vae.decode(single)[0]
                 self._check_finite(pixels, "the decoder")
                 image = to_image(pixels)
+                if run.finish is not None:
+                    image = run.finish(image, index)
                 yield Finished("decode", time.perf_counter() - started, job=job)
                 caption = copied(run.caption(index, captions))
                 metadata = {"request": run.request.to_dict(), "index": index, **self._about}

@@ -15,7 +15,7 @@ from ..sampling.schedule import Schedule
 class Slots:
     """The slots of the loop, set by a run. Latents and velocities are (B, C, h, w) float32."""
 
-    start: Callable[[], mx.array]
+    latents: mx.array  # the first ones
     predict: Callable[[mx.array, SamplerStep], mx.array]  # the velocity
     sampler: Sampler
     keep: Callable[[mx.array, SamplerStep], mx.array]
@@ -24,7 +24,7 @@ class Slots:
 
 def denoise(schedule: Schedule, slots: Slots) -> Generator[Step, None, mx.array]:
     """Run every step of a schedule, and return the last latents."""
-    latents = slots.start()
+    latents = slots.latents
     steps = slots.sampler.steps(schedule)
     for number, step in enumerate(steps, 1):
         begun = time.perf_counter()

@@ -1,25 +1,24 @@
 """Planning: a request meets a checkpoint and becomes a `Run`.
 
-A run holds all that can be decided before a weight is read: every field filled in, the shapes, the
-schedule, the tokens and the sizes that decide memory. `check`, `estimate` and `stream` all use it.
+A run holds all that can be decided before a weight is read; `check`, `estimate` and `stream` use
+it. Each feature fills in its fields and sets its slots; they are listed once, in FEATURES.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import mlx.core as mx
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.family import Family, family_of
+from ..checkpoint.family import family_of
 from ..errors import CheckpointError, RequestError
 from ..files import read_json
 from ..models.activations import Workload
 from ..prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from ..request import Request
 from ..sampling import noise
-from ..sampling.samplers import Euler, Sampler, SamplerStep
-from ..sampling.schedule import Schedule, SchedulerConfig, make_schedule
+from ..sampling.schedule import SchedulerConfig, make_schedule
+from .run import Beginning, Context, Features, Run
 
 GUIDANCE_FIELDS: dict[str, Any] = {
     "negative_prompt": "",
@@ -27,36 +26,8 @@ GUIDANCE_FIELDS: dict[str, Any] = {
     "cfg_truncation": 1.0,
 }
 """The fields that act with guidance alone, and their defaults."""
-
-
-def unchanged(latents: mx.array, step: SamplerStep) -> mx.array:
-    """Keep what the sampler made."""
-    return latents
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A request resolved against a checkpoint. Its slots say what is special about it."""
-
-    request: Request  # with every field that acts filled in
-    shape: tuple[int, int, int, int]  # of the latents: (B, C, h, w)
-    schedule: Schedule
-    tokens: Mapping[str, Tokens]  # of each distinct prompt and negative prompt
-    workload: Workload
-    start: Callable[[], mx.array]  # the first latents, (B, C, h, w) float32
-    sampler: Sampler = field(default_factory=Euler)
-    keep: Callable[[mx.array, SamplerStep], mx.array] = unchanged  # what stays after a step
-
-    @property
-    def negative_prompts(self) -> tuple[str, ...]:
-        """The negative prompt of each picture; empty without guidance."""
-        return self.request.negative_prompts if self.request.guidance else ()
-
-    def caption(self, index: int, captions: Mapping[str, mx.array]) -> mx.array:
-        """Return the caption (length, width) of one picture."""
-        if self.request.embeddings:
-            return mx.array(self.request.embeddings[index])
-        return captions[self.request.prompts[index]]
+FEATURES: Features = ()
+"""The features, in the order in which they fill fields and set slots."""
 
 
 class Planner:
@@ -64,10 +35,10 @@ class Planner:
 
     def __init__(self, checkpoint: Checkpoint):
         file = checkpoint.scheduler_file
+        scheduler = SchedulerConfig.from_dict(read_json(file), str(file))
+        self.context = Context(checkpoint, scheduler, family_of(checkpoint, scheduler))
         self._checkpoint = checkpoint
-        self._scheduler = SchedulerConfig.from_dict(read_json(file), str(file))
         self._tokenizer = PromptTokenizer.from_folder(checkpoint.tokenizer_folder)
-        self.family: Family = family_of(checkpoint, self._scheduler)
 
     @property
     def max_tokens(self) -> int:
@@ -80,25 +51,40 @@ class Planner:
         _check_guidance(filled)
         if filled.noise is not None:
             noise.check_kind(filled.noise)
-        shape = self._shape(filled)
+        shape = self.context.shape(filled)
         self._check_arrays(filled, shape)
         patch = self._checkpoint.transformer.patch_size
         image_tokens = (shape[2] // patch) * (shape[3] // patch)
         assert filled.steps is not None
-        schedule = make_schedule(self._scheduler, filled.steps, image_tokens, filled.schedule)
+        schedule = make_schedule(
+            self.context.scheduler, filled.steps, image_tokens, filled.schedule
+        )
         tokens = self._tokenize(filled)
-        return Run(
+
+        def begin(_: object, stream: noise.NoiseStream) -> Beginning:
+            given = filled.latents
+            return Beginning(stream.draw(shape) if given is None else mx.array(given))
+
+        run = Run(
             request=filled,
             shape=shape,
             schedule=schedule,
             tokens=tokens,
             workload=self._workload(filled, len(schedule), tokens),
-            start=lambda: _first_latents(filled, shape),
+            begin=begin,
         )
+        for feature in FEATURES:
+            run = feature.plan(run, self.context)
+        return run
 
     def _fill(self, request: Request) -> Request:
-        """Replace None by the checkpoint's defaults."""
-        fill: dict[str, Any] = {"steps": self._steps(request), "guidance": self.family.guidance}
+        """Replace None by the features' and the checkpoint's defaults."""
+        for feature in FEATURES:
+            request = _filled(request, feature.fill(request, self.context))
+        fill: dict[str, Any] = {
+            "steps": self._steps(request),
+            "guidance": self.context.family.guidance,
+        }
         if request.latents is None:
             side = self._checkpoint.default_side
             fill |= {"width": side, "height": side}
@@ -110,8 +96,7 @@ class Planner:
         guidance = fill["guidance"] if request.guidance is None else request.guidance
         if guidance:
             fill |= GUIDANCE_FIELDS
-        missing = {name: v for name, v in fill.items() if getattr(request, name) is None}
-        return request.replace(**missing)
+        return _filled(request, fill)
 
     def _steps(self, request: Request) -> int:
         if isinstance(request.schedule, tuple):
@@ -122,7 +107,7 @@ class Planner:
                 )
             return steps
         # The legacy schedule counts a last step that it does not run.
-        return self.family.steps + (0 if request.schedule is None else 1)
+        return self.context.family.steps + (1 if request.schedule == "legacy" else 0)
 
     def _check_sides(self, request: Request) -> None:
         multiple = self._checkpoint.image_multiple
@@ -131,13 +116,6 @@ class Planner:
                 raise RequestError(
                     f"{name} must be a multiple of {multiple}, not {getattr(request, name)}"
                 )
-
-    def _shape(self, request: Request) -> tuple[int, int, int, int]:
-        """Return the latents' (B, C, h, w)."""
-        assert request.width is not None and request.height is not None
-        factor = self._checkpoint.vae.scale_factor
-        channels = self._checkpoint.transformer.in_channels
-        return request.count, channels, request.height // factor, request.width // factor
 
     def _check_arrays(self, request: Request, shape: tuple[int, int, int, int]) -> None:
         if request.latents is not None and request.latents.shape != shape:
@@ -187,8 +165,7 @@ def _check_guidance(request: Request) -> None:
             )
 
 
-def _first_latents(request: Request, shape: tuple[int, int, int, int]) -> mx.array:
-    if request.latents is not None:
-        return mx.array(request.latents)
-    assert request.noise is not None and request.seed is not None
-    return noise.draw(request.noise, request.seed, shape)
+def _filled(request: Request, values: Mapping[str, Any]) -> Request:
+    """Return the request with values for those of its fields that are None."""
+    missing = {name: v for name, v in values.items() if getattr(request, name) is None}
+    return request.replace(**missing) if missing else request

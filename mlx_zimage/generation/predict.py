@@ -7,7 +7,7 @@ import mlx.core as mx
 from ..models.transformer import Conditioning, StepModulation, ZImageTransformer
 from ..sampling import guidance
 from ..sampling.samplers import SamplerStep
-from .plan import Run
+from .run import Run
 
 Modulations = Mapping[float, StepModulation]
 """The scales and gates of each time that a run visits."""
@@ -26,7 +26,7 @@ def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> list[Modula
 
 
 def _times(run: Run) -> tuple[float, ...]:
-    steps = run.sampler.steps(run.schedule)
+    steps = run.sampler().steps(run.schedule)
     return tuple(dict.fromkeys(step.time for step in steps))
 
 
@@ -37,26 +37,29 @@ def predictor(
     captions: Mapping[str, mx.array],
 ) -> Predict:
     """Return the run's velocity: the opposite of what the model predicts, in float32."""
-    request, (height, width) = run.request, run.shape[2:]
+    request, size = run.request, run.shape[2:]
     positive = [run.caption(index, captions) for index in range(request.count)]
     negative = [captions[text] for text in run.negative_prompts]
-    with_prompt = transformer.prepare(positive, height, width)
-    without = transformer.prepare(negative, height, width) if negative else None
-    mx.eval(with_prompt.arrays, without.arrays if without else [])
+    with_prompt = transformer.prepare(positive, *size)
+    varied = with_prompt
+    if run.vary is not None:
+        varied = transformer.prepare([run.vary(c, i) for i, c in enumerate(positive)], *size)
+    without = transformer.prepare(negative, *size) if negative else None
+    mx.eval(with_prompt.arrays, varied.arrays, without.arrays if without else [])
 
     def forward(latents: mx.array, step: SamplerStep, conditioning: Conditioning) -> mx.array:
         return transformer(latents, modulations[step.time], conditioning).astype(mx.float32)
 
     def plain(latents: mx.array, step: SamplerStep) -> mx.array:
-        return -forward(latents, step, with_prompt)
+        return forward(latents, step, varied if step.index < run.varied_steps else with_prompt)
 
     def guided(latents: mx.array, step: SamplerStep) -> mx.array:
         strength, truncation = request.guidance or 0.0, request.cfg_truncation or 0.0
+        prediction = plain(latents, step)
         if without is None or not guidance.applies(strength, truncation, step.time):
-            return plain(latents, step)
-        prediction = forward(latents, step, with_prompt)
+            return -prediction
         mx.eval(prediction)  # so that only one forward's arrays exist at a time
         other = forward(latents, step, without)
         return -guidance.guide(prediction, other, strength, request.cfg_normalization or 0.0)
 
-    return plain if without is None else guided
+    return guided

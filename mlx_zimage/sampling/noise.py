@@ -7,6 +7,8 @@ an order that depends on how many threads the card can hold, so that kind names 
 import os
 import re
 from collections.abc import Sequence
+from math import prod
+from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -38,16 +40,61 @@ GPUS = {  # streaming multiprocessors, threads each can hold
 BLOCK = 256  # threads in one block of torch's random kernels
 
 
+class Generator(Protocol):
+    """A stream of normal numbers."""
+
+    def normal(self, count: int) -> np.ndarray:
+        """Return the next `count` of them, in float32."""
+        ...
+
+
+class NoiseStream:
+    """Draws normal noise from a request's seeds, in the order in which torch would draw it.
+
+    One seed draws for a whole batch at once; of several, each draws one row of the batch.
+    """
+
+    def __init__(self, kind: str, seeds: int | Sequence[int]):
+        is_single = isinstance(seeds, int)
+        self._single = generator(kind, seeds) if isinstance(seeds, int) else None
+        self._rows = [] if is_single else [generator(kind, seed) for seed in seeds]  # type: ignore[union-attr]
+
+    def draw(self, shape: tuple[int, ...]) -> mx.array:
+        """Return the next noise of this shape, (B, ...) in float32."""
+        if self._single is not None:
+            return mx.array(self._single.normal(prod(shape)).reshape(shape))
+        if shape[0] > len(self._rows):
+            raise RequestError(f"{len(self._rows)} seeds cannot draw for {shape[0]} pictures")
+        rows = [g.normal(prod(shape[1:])) for g in self._rows[: shape[0]]]
+        return mx.array(np.stack(rows).reshape(shape))
+
+
 def draw(kind: str, seeds: int | Sequence[int], shape: tuple[int, ...]) -> mx.array:
-    """Normal noise in float32: one draw for a whole batch, or one for each of a list of seeds."""
-    if not isinstance(seeds, int):
-        return mx.concatenate([draw(kind, seed, (1, *shape[1:])) for seed in seeds])
+    """Return the first noise that these seeds draw."""
+    return NoiseStream(kind, seeds).draw(shape)
+
+
+def generator(kind: str, seed: int) -> Generator:
+    """Return a new stream of the named kind."""
     if kind == MLX:
-        return mx.random.normal(shape, key=mx.random.key(seeds))
-    count = int(np.prod(shape))
+        return MlxGenerator(seed)
     if kind == TORCH_CPU:
-        return mx.array(torch_cpu(seeds, count).reshape(shape))
-    return mx.array(torch_cuda(seeds, count, *gpu_profile(kind)).reshape(shape))
+        return TorchCpuGenerator(seed)
+    return TorchCudaGenerator(seed, *gpu_profile(kind))
+
+
+class MlxGenerator:
+    """MLX's own numbers. The first draw uses the seed's key, each later one a key split from it."""
+
+    def __init__(self, seed: int):
+        self._key = mx.random.key(seed)
+        self._is_first = True
+
+    def normal(self, count: int) -> np.ndarray:
+        if not self._is_first:
+            self._key, _ = mx.random.split(self._key)
+        self._is_first = False
+        return np.array(mx.random.normal((count,), key=self._key))
 
 
 def random_seed() -> int:
@@ -75,17 +122,35 @@ def gpu_profile(kind: str) -> tuple[int, int]:
 
 
 def torch_cpu(seed: int, count: int) -> np.ndarray:
-    """`torch.randn(count)` of a CPU generator: Mersenne Twister, Box-Muller in blocks of 16."""
-    twister = np.random.RandomState(seed & 0xFFFFFFFF)
-    if count < 16:
-        return _torch_cpu_few(twister, count)
-    full = count - count % 16  # the numbers in complete blocks
-    words = np.frombuffer(twister.bytes(4 * count), "<u4")
-    out = np.empty(count, np.float32)
-    out[:full] = _blocks_of_16(words[:full])
-    if full != count:  # torch draws the last 16 anew, over what is there
-        out[-16:] = _blocks_of_16(np.frombuffer(twister.bytes(64), "<u4"))
-    return out
+    """Return what `torch.randn(count)` draws first from a CPU generator."""
+    return TorchCpuGenerator(seed).normal(count)
+
+
+class TorchCpuGenerator:
+    """torch's numbers on a CPU: Mersenne Twister, Box-Muller in blocks of 16."""
+
+    def __init__(self, seed: int):
+        self._twister = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._next: float | None = None  # the second of a pair that was drawn in double precision
+
+    def normal(self, count: int) -> np.ndarray:
+        if count < 16:
+            return self._few(count)
+        full = count - count % 16  # the numbers in complete blocks
+        words = np.frombuffer(self._twister.bytes(4 * count), "<u4")
+        out = np.empty(count, np.float32)
+        out[:full] = _blocks_of_16(words[:full])
+        if full != count:  # torch draws the last 16 anew, over what is there
+            out[-16:] = _blocks_of_16(np.frombuffer(self._twister.bytes(64), "<u4"))
+        return out
+
+    def _few(self, count: int) -> np.ndarray:
+        """Draw below 16 numbers as torch does: one pair at a time, in double precision."""
+        numbers = [] if self._next is None else [self._next]
+        while len(numbers) < count:
+            numbers += _pair(self._twister)
+        self._next = numbers[count] if len(numbers) > count else None
+        return np.array(numbers[:count], np.float32)
 
 
 def _blocks_of_16(words: np.ndarray) -> np.ndarray:
@@ -96,29 +161,39 @@ def _blocks_of_16(words: np.ndarray) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
 
 
-def _torch_cpu_few(twister: np.random.RandomState, count: int) -> np.ndarray:
-    """Below 16 numbers torch draws them one pair at a time, in double precision."""
-    pairs = (count + 1) // 2
-    words = np.frombuffer(twister.bytes(16 * pairs), "<u4").astype(np.uint64).reshape(pairs, 2, 2)
-    bits = (words[..., 0] << np.uint64(32) | words[..., 1]) & np.uint64(2**53 - 1)
+def _pair(twister: np.random.RandomState) -> list[float]:
+    words = np.frombuffer(twister.bytes(16), "<u4").astype(np.uint64).reshape(2, 2)
+    bits = (words[:, 0] << np.uint64(32) | words[:, 1]) & np.uint64(2**53 - 1)
     uniform = bits.astype(np.float64) * 2.0**-53
-    radius = np.sqrt(-2 * np.log1p(-uniform[:, 1]))
-    angle = 2 * np.pi * uniform[:, 0]
-    pair = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return pair.reshape(-1)[:count].astype(np.float32)
+    radius = np.sqrt(-2 * np.log1p(-uniform[1]))
+    angle = 2 * np.pi * uniform[0]
+    return [float(radius * np.cos(angle)), float(radius * np.sin(angle))]
 
 
 def torch_cuda(seed: int, count: int, processors: int, threads_each: int) -> np.ndarray:
-    """`torch.randn(count)` of a CUDA generator: Philox4x32-10, four normals a call and thread."""
-    most = processors * (threads_each // BLOCK)
-    threads = BLOCK * min(-(-count // BLOCK), most)
-    calls = -(-count // (4 * threads))
-    out = np.empty((calls, 4, threads), np.float32)
-    for call in range(calls):
-        x = _philox(call, np.arange(threads, dtype=np.uint64), seed)
-        for pair in range(2):
-            out[call, 2 * pair], out[call, 2 * pair + 1] = _box_muller(x[2 * pair], x[2 * pair + 1])
-    return out.reshape(-1)[:count]
+    """Return what `torch.randn(count)` draws first from a CUDA generator."""
+    return TorchCudaGenerator(seed, processors, threads_each).normal(count)
+
+
+class TorchCudaGenerator:
+    """torch's numbers on a CUDA card: Philox4x32-10, four normals a call and thread."""
+
+    def __init__(self, seed: int, processors: int, threads_each: int):
+        self._seed = seed
+        self._blocks = processors * (threads_each // BLOCK)
+        self._calls = 0  # that each thread has made
+
+    def normal(self, count: int) -> np.ndarray:
+        threads = BLOCK * min(-(-count // BLOCK), self._blocks)
+        calls = -(-count // (4 * threads))
+        out = np.empty((calls, 4, threads), np.float32)
+        for call in range(calls):
+            x = _philox(self._calls + call, np.arange(threads, dtype=np.uint64), self._seed)
+            for pair in range(2):
+                normals = _box_muller(x[2 * pair], x[2 * pair + 1])
+                out[call, 2 * pair], out[call, 2 * pair + 1] = normals
+        self._calls += calls
+        return out.reshape(-1)[:count]
 
 
 def _philox(call: int, threads: np.ndarray, seed: int) -> list[np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 
 from mlx_zimage import Step
 from mlx_zimage.generation.loop import Slots, denoise
-from mlx_zimage.generation.plan import unchanged
+from mlx_zimage.generation.run import unchanged
 from mlx_zimage.sampling.samplers import Euler, SamplerStep
 from mlx_zimage.sampling.schedule import SchedulerConfig, make_schedule
 
@@ -29,7 +29,7 @@ class MockTransformer:
 
 def _slots(**slots: Any) -> Slots:
     defaults: dict[str, Any] = {
-        "start": lambda: mx.array(START),
+        "latents": mx.array(START),
         "predict": MockTransformer().predict,
         "sampler": Euler(),
         "keep": unchanged,

@@ -11,6 +11,7 @@ from mlx_zimage import Request, RequestError
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.checkpoint.family import family_of
 from mlx_zimage.generation.plan import Planner
+from mlx_zimage.generation.run import Context
 from mlx_zimage.sampling.schedule import SchedulerConfig
 
 TURBO = SchedulerConfig(shift=3.0)
@@ -24,8 +25,7 @@ def small(checkpoint: Callable[[str], Path]) -> Checkpoint:
 
 def _plan(small: Checkpoint, request: Request, scheduler: SchedulerConfig) -> Request:
     planner = Planner(small)
-    planner._scheduler = scheduler
-    planner.family = family_of(small, scheduler)
+    planner.context = Context(small, scheduler, family_of(small, scheduler))
     return planner.plan(request).request
 
 
