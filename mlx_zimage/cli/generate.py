@@ -91,14 +91,17 @@ def _draw(zimage: ZImage, requests: list[Request], outputs: Outputs, report: Rep
 def _show_estimate(zimage: ZImage, request: Request, report: Reporter) -> None:
     with usage():
         estimate = zimage.estimate(request)
-    stages = {name: getattr(estimate, name) for name in ("encode", "denoise", "decode")}
-    listed = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in stages.items())
+    device = zimage.capabilities().device_memory
+    phases = {name: getattr(estimate, name) for name in ("encode", "denoise", "decode")}
+    listed = ", ".join(f"{name} {size / 1e9:.2f} GB" for name, size in phases.items())
     report.result(
-        f"with --memory {estimate.memory}: {listed}\nat most {estimate.peak / 1e9:.2f} GB",
+        f"with --memory {estimate.memory}: {listed}\n"
+        f"at most {estimate.peak / 1e9:.2f} GB, of {device / 1e9:.2f} GB on this device",
         "estimate",
         memory=estimate.memory,
-        **stages,
+        **phases,
         peak=estimate.peak,
+        device=device,
     )
 
 

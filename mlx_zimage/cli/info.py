@@ -24,7 +24,7 @@ def _lines(metadata: dict[str, Any]) -> list[str]:
     fields = {**(request if isinstance(request, dict) else {}), **metadata}
     fields.pop("request", None)
     width = max(map(len, fields), default=0)
-    return [f"{name:{width}}  {_text(value)}" for name, value in fields.items()]
+    return [f"{n:{width}}  {_text(value)}" for n, value in fields.items() if value is not None]
 
 
 def _text(value: Any) -> str:

@@ -125,7 +125,7 @@ class TextReporter:
         self._screen.clear()
 
     def _numbered(self, job: int, text: str) -> str:
-        return text if self._jobs == 1 else f"picture {job + 1} of {self._jobs}: {text}"
+        return text if self._jobs == 1 else f"[{job + 1}/{self._jobs}] {text}"
 
     def _step(self, step: Step) -> str:
         self._stepping[step.job] = self._stepping.get(step.job, 0.0) + step.seconds

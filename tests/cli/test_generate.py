@@ -150,10 +150,12 @@ def test_quiet_prints_the_names(draw: Run) -> None:
 
 def test_an_estimate_draws_nothing(draw: Run, here: Path) -> None:
     text = draw("a fox", "--estimate", "--memory", "staged", "--seed", "1-3", "-o", "a.png")
-    assert text.out.startswith("with --memory staged: encode 0.0") and "at most" in text.out
+    assert text.out.startswith("with --memory staged: encode 0.0")
+    assert "\nat most 0.0" in text.out and text.out.endswith(" GB on this device\n")
     (event,) = draw("a fox", "--estimate", "--memory", "staged", "--json").events
     assert event["event"] == "estimate" and event["memory"] == "staged"
     assert 0 < max(event[name] for name in ("encode", "denoise", "decode")) == event["peak"]
+    assert event["device"] > event["peak"]
     assert os.listdir(here) == []
 
 

@@ -81,7 +81,7 @@ def test_interrupted_at_any_time(
         if status == 130 or b"mlx" in errors or b"numpy" in errors:
             break
         delay += 0.02  # a busy machine: none of the program's lines was reached
-    assert (status, errors) in [(130, b""), (130, b"interrupted\n")]
+    assert (status, errors) == (130, b"interrupted\n")
     assert os.listdir(here) == []
 
 

@@ -82,7 +82,7 @@ def test_several_pictures_are_numbered_and_counted(clock: Clock) -> None:
     report.event(Finished("denoise", 99.0, job=2))
     report.event(step(3, job=1))
     assert screen.getvalue() == (
-        f"{CLEAR}picture 2 of 3: step 3 of 4, 0.67 s a step, 3.3 s left"  # 5 steps
+        f"{CLEAR}[2/3] step 3 of 4, 0.67 s a step, 3.3 s left"  # 5 steps
     )
     report.saved(result(job=1), Path("a-7.png"))
     assert out.getvalue() == "a-7.png  (seed 7, 32x16, 4 steps, 9.5 s)\n"
