@@ -23,6 +23,7 @@ from .hub.download import Remote, download, look_up
 from .hub.locate import locate
 from .images.files import read_metadata, save_picture, save_png
 from .memory.estimate import Estimate
+from .replay import Replay, replay
 from .request import Options, Request
 from .version import __version__ as __version__
 from .zimage import ZImage
@@ -44,6 +45,7 @@ __all__ = [
     "OutOfMemoryError",
     "PromptTruncatedWarning",
     "Remote",
+    "Replay",
     "Request",
     "RequestError",
     "Result",
@@ -62,6 +64,7 @@ __all__ = [
     "look_up",
     "read_metadata",
     "remove_copy",
+    "replay",
     "save_array",
     "save_picture",
     "save_png",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .capabilities import Capabilities, capabilities
 from .checkpoint.checkpoint import Checkpoint
+from .checkpoint.identity import identity
 from .dtypes import Dtype
 from .events import Downloaded, Event, Result, Written
 from .generation.job import Job
@@ -46,6 +47,7 @@ class ZImage:
         self._planner = Planner(checkpoint)
         self._embeddings = Embeddings()
         self._name = name or checkpoint.path.name
+        self._identity: str | None = None
 
     @classmethod
     def load(
@@ -99,6 +101,21 @@ class ZImage:
 
     def capabilities(self) -> Capabilities:
         return capabilities(self._checkpoint, self._planner, self._store, self._quantize)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the metadata of a picture says about the model that made it."""
+        from importlib.metadata import version  # slow to import
+
+        if self._identity is None:
+            self._identity = identity(self._checkpoint)
+        return {
+            "model": self._name,
+            "identity": self._identity,
+            "dtype": self._store.dtype,
+            "quantize": self._quantize,
+            "mlx_zimage": __version__,
+            "mlx": version("mlx"),
+        }
 
     @overload
     def generate(self, prompt: str, **options: "Unpack[Options]") -> Result: ...
@@ -176,15 +193,7 @@ class ZImage:
         return replace(run.workload, encodes=any(t not in self._embeddings for t in run.tokens))
 
     def _events(self, runs: Sequence[Run]) -> Generator[Event, None, None]:
-        from importlib.metadata import version  # slow to import
-
         check_process()
         self._store.check_room([self._workload(run) for run in runs])
-        about = {
-            "model": self._name,
-            "dtype": self._store.dtype,
-            "quantize": self._quantize,
-            "mlx_zimage": __version__,
-            "mlx": version("mlx"),
-        }
+        about = self.describe()
         return Job(runs, self._checkpoint, self._store, self._embeddings, about).events()

@@ -28,7 +28,7 @@ FLOORS = (
     {"memory", "convert"},
     {"generation"},
     {"capabilities", "loading"},
-    {"zimage"},
+    {"replay", "zimage"},
     {"bench"},
     {"cli"},
 )

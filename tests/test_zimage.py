@@ -611,6 +611,7 @@ def test_metadata_names_the_model(checkpoint: Callable[[str], Path]) -> None:
     result = ZImage.load("demo", quantize=8).generate("x", width=32, height=32, steps=1, seed=4)
     metadata = dict(result.metadata)
     assert Request.from_dict(metadata.pop("request")) == result.request
+    assert len(metadata.pop("identity")) == 16
     assert metadata == {
         "index": 0,
         "model": "demo",

@@ -1,0 +1,67 @@
+"""Replaying a picture: the request that its file holds, and what differs from the model at hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .checks import excerpt, path_text
+from .errors import RequestError
+from .images.files import read_foreign_metadata, read_metadata
+from .request import Request
+
+if TYPE_CHECKING:
+    from .zimage import ZImage
+
+SETTINGS = ("identity", "dtype", "quantize", "mlx_zimage", "mlx")
+"""What must be the same for the same bytes, beside the request."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A picture's request, read from its file."""
+
+    request: Request
+    index: int = 0  # the picture's position in that request
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # empty for another program's picture
+    unread: tuple[str, ...] = ()  # settings of another program that have no equivalent here
+
+    def differences(self, model: "ZImage") -> list[str]:
+        """Return a line for each setting of the model that differs from the picture's."""
+        now = model.describe()
+        return [
+            f"{name} is {now.get(name)}, and was {self.metadata[name]}"
+            for name in SETTINGS
+            if name in self.metadata and self.metadata[name] != now.get(name)
+        ]
+
+
+def replay(path: str | Path, **changes: Any) -> Replay:
+    """Read the request of a picture; `changes` replace its fields.
+
+    Pictures of AUTOMATIC1111's web UI, and of programs that write its `parameters` text, are read
+    as far as that goes.
+    """
+    try:
+        metadata = read_metadata(path)
+    except RequestError as error:
+        foreign = read_foreign_metadata(path)
+        if foreign is None:
+            raise error
+        fields, unread = foreign
+        return Replay(_request(path, {**fields, **changes}), unread=tuple(unread))
+    stored = metadata.get("request")
+    if not isinstance(stored, Mapping):
+        raise RequestError(f"{path_text(Path(path))} holds no request in its metadata")
+    index = metadata.get("index", 0)
+    request = _request(path, stored)
+    if type(index) is not int or not 0 <= index < request.count:
+        raise RequestError(f"{path_text(Path(path))} has the index {excerpt(index)}")
+    return Replay(request.replace(**changes) if changes else request, index, metadata)
+
+
+def _request(path: str | Path, fields: Mapping[str, Any]) -> Request:
+    try:
+        return Request.from_dict(fields)
+    except RequestError as error:
+        raise RequestError(f"{path_text(Path(path))}: {error}") from error
