@@ -97,7 +97,7 @@ def bench(
     Shows seconds and peak memory of each stage of a picture, without guidance.
     """
     if probe:
-        _check_alone(model=model, layers=layers, q=q, revision=revision, size=size)
+        _check_alone(model=model, layers=layers, q=q, revision=revision, size=size, output=output)
         _show_probe(json)
         return
     if model is not None and layers is not None:
@@ -154,7 +154,7 @@ def _rows_text(value: object) -> str:
 def _check_alone(**others: object) -> None:
     for name, value in others.items():
         if value is not None and value != []:
-            raise UsageError(f"--probe takes no model and no sizes; leave out --{name}")
+            raise UsageError(f"--probe takes no other option than --json; leave out --{name}")
 
 
 def _request(batch: int, sides: tuple[int | None, int | None], steps: int) -> Request:
@@ -179,8 +179,9 @@ def _show_probe(as_json: bool) -> None:
         cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
         print("  ".join(cells).rstrip())
     wrong = sum(not row["agrees"] for row in rows)
-    right = "right on this machine" if not wrong else f"wrong on this machine in {wrong} rows"
-    print(f"the table is {right}")
+    count = f"{wrong} of {len(rows)} rows"
+    verdict = f"wrong on this machine in {count}" if wrong else "right on this machine"
+    print(f"the table is {verdict}")
 
 
 def _show_machine(report: dict[str, Any]) -> None:
