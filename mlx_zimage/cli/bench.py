@@ -100,16 +100,11 @@ def bench(
         _check_alone(model=model, layers=layers, q=q, revision=revision, size=size, output=output)
         _show_probe(json)
         return
-    if model is not None and layers is not None:
-        raise UsageError("--layers is for random weights; leave out --model")
-    if model is None and revision is not None:
-        raise UsageError("--revision has no effect without --model")
     sizes = [values.size(item) for item in size] if size else [(None, None)]
     if output is not None:
         check_output(output, (".json",), overwrite=overwrite)
-    if model is not None:
-        find(Choice(model, revision, download=False, offline=False), reporter(True))
     with usage():
+        _check_model(model, layers, revision)
         zimage, checkpoint = open_model(
             model,
             quantize=values.bits(q),
@@ -132,6 +127,16 @@ def bench(
         save_report(report, output, overwrite=overwrite)
     if json:
         print(report_text(report), end="")
+
+
+def _check_model(model: str | None, layers: int | None, revision: str | None) -> None:
+    """Raise on options that have no effect, and where the model is not on this machine."""
+    if model is not None and layers is not None:
+        raise UsageError("--layers is for random weights; leave out --model")
+    if model is None and revision is not None:
+        raise UsageError("--revision has no effect without --model")
+    if model is not None:
+        find(Choice(model, revision, download=False, offline=False), reporter(True))
 
 
 def _begun(zimage: ZImage, name: str) -> dict[str, Any]:
