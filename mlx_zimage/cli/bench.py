@@ -97,19 +97,14 @@ def bench(
     Shows seconds and peak memory of each stage of a picture, without guidance.
     """
     if probe:
-        _check_alone(model=model, layers=layers, q=q, revision=revision, size=size)
+        _check_alone(model=model, layers=layers, q=q, revision=revision, size=size, output=output)
         _show_probe(json)
         return
-    if model is not None and layers is not None:
-        raise UsageError("--layers is for random weights; leave out --model")
-    if model is None and revision is not None:
-        raise UsageError("--revision has no effect without --model")
     sizes = [values.size(item) for item in size] if size else [(None, None)]
     if output is not None:
         check_output(output, (".json",), overwrite=overwrite)
-    if model is not None:
-        find(Choice(model, revision, download=False, offline=False), reporter(True))
     with usage():
+        _check_model(model, layers, revision)
         zimage, checkpoint = open_model(
             model,
             quantize=values.bits(q),
@@ -134,6 +129,16 @@ def bench(
         print(report_text(report), end="")
 
 
+def _check_model(model: str | None, layers: int | None, revision: str | None) -> None:
+    """Raise on options that have no effect, and where the model is not on this machine."""
+    if model is not None and layers is not None:
+        raise UsageError("--layers is for random weights; leave out --model")
+    if model is None and revision is not None:
+        raise UsageError("--revision has no effect without --model")
+    if model is not None:
+        find(Choice(model, revision, download=False, offline=False), reporter(True))
+
+
 def _begun(zimage: ZImage, name: str) -> dict[str, Any]:
     """Return the report without its pictures."""
     chosen = zimage.capabilities()
@@ -154,7 +159,7 @@ def _rows_text(value: object) -> str:
 def _check_alone(**others: object) -> None:
     for name, value in others.items():
         if value is not None and value != []:
-            raise UsageError(f"--probe takes no model and no sizes; leave out --{name}")
+            raise UsageError(f"--probe takes no other option than --json; leave out --{name}")
 
 
 def _request(batch: int, sides: tuple[int | None, int | None], steps: int) -> Request:
@@ -179,8 +184,9 @@ def _show_probe(as_json: bool) -> None:
         cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
         print("  ".join(cells).rstrip())
     wrong = sum(not row["agrees"] for row in rows)
-    right = "right on this machine" if not wrong else f"wrong on this machine in {wrong} rows"
-    print(f"the table is {right}")
+    count = f"{wrong} of {len(rows)} rows"
+    verdict = f"wrong on this machine in {count}" if wrong else "right on this machine"
+    print(f"the table is {verdict}")
 
 
 def _show_machine(report: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ They are computed on the host in float32, in the order in which the published sc
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,12 @@ class Schedule:
     def times(self) -> np.ndarray:
         """The transformer's time: 0 at pure noise, 1 at a clean image."""
         return (np.float32(1000) - self.timesteps) / np.float32(1000)
+
+    def from_step(self, first: int) -> "Schedule":
+        """Return the rest of the schedule, which begins with step `first`, counted from 0."""
+        if not 0 <= first < len(self):
+            raise ValueError(f"a schedule of {len(self)} steps has no step {first}")
+        return replace(self, sigmas=self.sigmas[first:])
 
 
 def make_schedule(

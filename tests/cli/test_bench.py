@@ -1,7 +1,10 @@
 """`bench`, on small models."""
 
 import json
+import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -64,8 +67,9 @@ def test_json_alone(run: Run, small: str) -> None:
         ("--model demo --steps 2000", "--steps must be a whole number from 1 to 1000"),
         ("--model demo --q 7", "--q must be one of"),
         ("--model demo --memory tiny", "--memory must be one of"),
-        ("--probe --size 512", "--probe takes no model and no sizes; leave out --size"),
-        ("--probe --q 4", "--probe takes no model and no sizes; leave out --q"),
+        ("--probe --size 512", "--probe takes no other option than --json; leave out --size"),
+        ("--probe --q 4", "--probe takes no other option than --json; leave out --q"),
+        ("--probe -o a.json", "--probe takes no other option than --json; leave out --output"),
     ],
 )
 def test_refused_before_the_work(
@@ -92,3 +96,35 @@ def test_refused_before_the_work(
 def test_refused(run: Run, arguments: str, message: str) -> None:
     done = run("bench", *arguments.split())
     assert (done.status, done.out) == (1, "") and done.error.startswith(message)
+
+
+@dataclass(frozen=True)
+class Row:
+    mode: str
+    bits: int
+    group_size: int
+    dtype: str
+    table_rows: int | None
+    measured_rows: int | None
+    agrees: bool
+
+
+RIGHT = Row("affine", 4, 64, "bfloat16", 1024, 1024, True)
+WRONG = Row("mxfp4", 4, 32, "float16", None, 256, False)
+
+
+def test_the_table_of_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("probe")
+    monkeypatch.setitem(sys.modules, "mlx_zimage.bench.probe", module)
+    module.probe = lambda: [RIGHT, WRONG]  # type: ignore[attr-defined]
+    done = run("bench", "--probe")
+    assert done.status == 0 and done.out.splitlines() == [
+        "mode    bits  group_size  dtype     table_rows  measured_rows",
+        "affine  4     64          bfloat16  1024        1024           ok",
+        "mxfp4   4     32          float16   -           256            differs",
+        "the table is wrong on this machine in 1 of 2 rows",
+    ]
+    module.probe = lambda: [RIGHT]  # type: ignore[attr-defined]
+    assert run("bench", "--probe").out.endswith("\nthe table is right on this machine\n")
+    report = json.loads(run("bench", "--probe", "--json").out)
+    assert report["probe"] == [asdict(RIGHT)] and report["machine"]["mlx"]

@@ -68,7 +68,7 @@ def startup() -> tuple[float, float]:
     return seconds("import re, signal"), seconds("import mlx_zimage.cli.generate")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.7, 1.0])
 @pytest.mark.parametrize("program", ["script", "console"])
 def test_interrupted_at_any_time(
     here: Path, small: str, program: str, share: float, startup: tuple[float, float]
@@ -121,14 +121,14 @@ def test_a_reader_that_goes_away(here: Path, small: str) -> None:
     assert os.listdir(here) == []
 
 
-@pytest.mark.parametrize("closed", ["<&-", "2>&-", "2>/dev/full", "<&- 2>&-", "2>/dev/null"])
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", "2>/dev/full", "<&- 2>&-"])
 def test_standard_files_that_are_closed(here: Path, small: str, closed: str) -> None:
     done = shell([*QUICK, "--model", small], closed)
     assert done.returncode == 0 and done.stdout.startswith("a.png")
     assert os.listdir(here) == ["a.png"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], QUICK, [*QUICK, "--json"]])
+@pytest.mark.parametrize("arguments", [["--help"], QUICK, [*QUICK, "--json"]])
 def test_standard_output_that_is_full(here: Path, small: str, arguments: list[str]) -> None:
     done = shell([*arguments, "--model", small], ">/dev/full")
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")

@@ -47,6 +47,17 @@ def test_one_step() -> None:
     assert make_schedule(TURBO, 1, 256).sigmas.tolist() == [1.0, 0.0]
 
 
+def test_the_rest_of_a_schedule() -> None:
+    schedule = make_schedule(TURBO, 8, 4096)
+    rest = schedule.from_step(5)
+    assert len(rest) == 3 and rest.sigmas.tolist() == schedule.sigmas[5:].tolist()
+    assert rest.times.tolist() == schedule.times[5:].tolist()
+    assert schedule.from_step(0).sigmas.tolist() == schedule.sigmas.tolist()
+    for first in (-1, 8):
+        with pytest.raises(ValueError, match=f"8 steps has no step {first}"):
+            schedule.from_step(first)
+
+
 def test_euler_is_float32() -> None:
     schedule = make_schedule(TURBO, 8, 256)
     latents, velocity = mx.array([1.0, 2.0]), mx.array([0.5, -1.0])
