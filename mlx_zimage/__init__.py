@@ -22,6 +22,8 @@ from .generation.encode import PromptTruncatedWarning
 from .hub.download import Remote, download, look_up
 from .hub.locate import locate
 from .images.files import read_metadata, save_picture, save_png
+from .images.page import sheet_page
+from .images.sheet import contact_sheet
 from .memory.estimate import Estimate
 from .replay import Replay, replay
 from .request import Options, Request
@@ -57,6 +59,7 @@ __all__ = [
     "ZImageError",
     "check_output",
     "check_outputs",
+    "contact_sheet",
     "convert_checkpoint",
     "download",
     "list_copies",
@@ -68,6 +71,7 @@ __all__ = [
     "save_array",
     "save_picture",
     "save_png",
+    "sheet_page",
     "verify_checkpoint",
 ]
 
