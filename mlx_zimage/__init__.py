@@ -21,6 +21,7 @@ from .files import check_output, check_outputs, save_array
 from .generation.encode import PromptTruncatedWarning
 from .hub.download import Remote, download, look_up
 from .hub.locate import locate
+from .images.compare import Comparison, compare_pictures
 from .images.files import read_metadata, save_picture, save_png
 from .images.page import sheet_page
 from .images.sheet import contact_sheet
@@ -33,6 +34,7 @@ from .zimage import ZImage
 __all__ = [
     "Capabilities",
     "CheckpointError",
+    "Comparison",
     "Conversion",
     "Copy",
     "DeviceError",
@@ -59,6 +61,7 @@ __all__ = [
     "ZImageError",
     "check_output",
     "check_outputs",
+    "compare_pictures",
     "contact_sheet",
     "convert_checkpoint",
     "download",

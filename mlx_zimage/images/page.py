@@ -51,8 +51,9 @@ select { font: inherit; max-width: 22rem; color: inherit; background: var(--pape
 #stage { position: relative; width: min(100%, 1024px); touch-action: pan-y;
   cursor: ew-resize; user-select: none; overflow: hidden; background: var(--line); }
 #stage img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain;
-  pointer-events: none; }
+  pointer-events: none; background: var(--line); }
 #first { clip-path: inset(0 calc(100% - var(--cut)) 0 0); }
+#stage.difference, #stage.difference img { background: #000; }
 #stage.difference #first { clip-path: none; mix-blend-mode: difference; }
 #bar { position: absolute; top: 0; bottom: 0; left: var(--cut); width: 2px; margin-left: -1px;
   background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
@@ -96,8 +97,10 @@ sides.forEach((side) => side.addEventListener("change", show));
 cut.addEventListener("input", move);
 stage.addEventListener("pointerdown", (e) => { stage.setPointerCapture(e.pointerId); drag(e); });
 stage.addEventListener("pointermove", (e) => { if (e.buttons) drag(e); });
-find("difference").addEventListener("change", (e) =>
-  stage.classList.toggle("difference", e.target.checked));
+find("difference").addEventListener("change", (e) => {
+  stage.classList.toggle("difference", e.target.checked);
+  cut.disabled = e.target.checked;
+});
 move();
 addEventListener("load", show);
 """

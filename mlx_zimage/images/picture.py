@@ -4,6 +4,11 @@ import base64
 import binascii
 import io
 import os
+import stat
+import threading
+import warnings
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +19,12 @@ from ..errors import RequestError
 
 PictureLike = Any
 """A path, a PIL image, an array (H, W, 3 or 4) or (H, W) of bytes, a data URL, or a `Picture`."""
-MAX_PIXELS = 1 << 27  # of a source: 134 million; more is taken for a decompression bomb
-DATA_URL = "data:image/"
+MAX_PIXELS = 1 << 27  # of a source, 134 million; more is taken for a decompression bomb
+MAX_BYTES = 1 << 30  # of a source's file
+DATA_URL = "data:"
+LAYERED = ("MPO", "PSD")
+"""Formats whose first frame is the picture: a phone's depth map or a layer are no animation."""
+HEIF = b"heic", b"heix", b"hevc", b"mif1", b"msf1"
 
 
 class Picture:
@@ -31,11 +40,12 @@ class Picture:
         if isinstance(value, cls):
             return value
         if isinstance(value, str) and value.startswith(DATA_URL):
-            return cls(_from_file(name, io.BytesIO(_decoded(name, value)), "the data URL"))
+            return cls(_from_bytes(name, _decoded(name, value), "the data URL"))
         if isinstance(value, str | os.PathLike):
-            return cls(_from_path(name, Path(os.fspath(value)).expanduser()))
+            path = os.fspath(value)
+            return cls(_from_bytes(name, _read(name, path), path_text(path)))
         if hasattr(value, "getexif") and hasattr(value, "convert"):
-            return cls(_from_image(name, value, "the image"))
+            return cls(_decode(name, lambda: value, "the image"))
         return cls(_from_array(name, value))
 
     @property
@@ -55,15 +65,22 @@ class Picture:
 
     def to_data_url(self) -> str:
         """Return a PNG as a data URL; `read` reverses it."""
+        return self._data_url
+
+    @cached_property
+    def _data_url(self) -> str:
         file = io.BytesIO()
         self.to_image().save(file, "PNG")
-        return f"{DATA_URL}png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return f"{DATA_URL}image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Picture) and bool(np.array_equal(self.pixels, other.pixels))
 
     def __hash__(self) -> int:
-        return hash(self.pixels.tobytes())
+        return hash((self.pixels.shape, self.pixels.tobytes()))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # pixels are read-only after pickling as well
+        return Picture, (self.pixels,)
 
     def __repr__(self) -> str:
         return f"<{self.size[0]}x{self.size[1]} {'RGBA' if self.has_alpha else 'RGB'}>"
@@ -72,107 +89,115 @@ class Picture:
 def _decoded(name: str, url: str) -> bytes:
     header, comma, data = url.partition(",")
     if not comma or not header.endswith(";base64"):
-        raise RequestError(f"{name} must be a base64 data URL, not {excerpt(url)}")
+        raise RequestError(f"{name} must be a base64 data URL of a picture, not {excerpt(url)}")
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise RequestError(f"{name} holds a broken data URL: {error}") from error
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(f"{name} holds a broken data URL: {reason(error)}") from error
 
 
-def _from_path(name: str, path: Path) -> np.ndarray:
+def _read(name: str, path: str | bytes) -> bytes:
+    """Return the bytes of a regular file."""
+    if not isinstance(path, str) or not path:
+        raise RequestError(f"{name} must be a path, not {excerpt(path)}")
     try:
-        with path.open("rb") as file:
-            return _from_file(name, io.BytesIO(file.read()), path_text(path))
-    except (OSError, ValueError) as error:
+        with Path(path).expanduser().open("rb", opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise RequestError(f"{name} {path_text(path)} is no regular file")
+            if status.st_size > MAX_BYTES:
+                raise RequestError(
+                    f"{name} {path_text(path)} may be at most {MAX_BYTES:,} bytes, "
+                    f"not {status.st_size:,}"
+                )
+            return file.read(MAX_BYTES)
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"{name} {path_text(path)} cannot be read: {reason(error)}") from error
 
 
-def _from_file(name: str, file: io.BytesIO, source: str) -> np.ndarray:
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes into does not hold it up."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _from_bytes(name: str, data: bytes, source: str) -> np.ndarray:
     """Decode an image file that Pillow knows."""
     from PIL import Image, UnidentifiedImageError
 
+    if not data:
+        raise RequestError(f"{name} {source} is empty")
     try:
-        with Image.open(file) as image:
-            return _from_image(name, image, source)
-    except UnidentifiedImageError as error:
-        raise RequestError(f"{name} {source} is no image that can be read") from error
-    except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-        if isinstance(error, RequestError):
-            raise
+        return _decode(name, lambda: Image.open(io.BytesIO(data)), source)
+    except RequestError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            hint = "; convert a HEIC picture to JPEG or PNG" if data[8:12] in HEIF else ""
+            raise RequestError(f"{name} {source} is no picture that can be read{hint}") from error
+        raise
+
+
+_quiet = threading.Lock()
+
+
+def _decode(name: str, opened: Callable[[], Any], source: str) -> np.ndarray:
+    """Return an image's pixels. Each failure is one line, and Pillow's warnings are not shown."""
+    from PIL import Image
+
+    from .srgb import to_srgb
+
+    try:
+        # Filters of warnings belong to the process, so that threads must take turns.
+        with _quiet, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = opened()
+            _check(name, image, source)
+            return to_srgb(image)
+    except RequestError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise RequestError(f"{name} {source} must have at most {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # Pillow raises errors of many kinds for a damaged file
         raise RequestError(f"{name} {source} cannot be read: {reason(error)}") from error
 
 
-def _from_image(name: str, image: Any, source: str) -> np.ndarray:
-    """Turn a PIL image upright and into 8-bit sRGB; transparency stays."""
-    from PIL import ImageOps
-
+def _check(name: str, image: Any, source: str) -> None:
     width, height = image.size
     if not width or not height or width * height > MAX_PIXELS:
         raise RequestError(
             f"{name} {source} must have 1 to {MAX_PIXELS:,} pixels, not {width} x {height}"
         )
-    if getattr(image, "n_frames", 1) > 1:
-        raise RequestError(f"{name} {source} is animated; extract the frame that you want")
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    return np.asarray(_in_srgb(_in_8_bit(upright)), np.uint8)
-
-
-def _in_8_bit(image: Any) -> Any:
-    """Return 16-bit and floating-point greys as 8-bit ones; others as they are."""
-    from PIL import Image
-
-    if image.mode.startswith("I;16") or image.mode == "I":
-        numbers = np.asarray(image).astype(np.float64)
-        return Image.fromarray((np.clip(numbers, 0, 65535) / 257).round().astype(np.uint8))
-    if image.mode == "F":
-        numbers = np.nan_to_num(np.asarray(image, np.float64))
-        scale = 255 if numbers.max() <= 1 else 1
-        return Image.fromarray(np.clip(numbers * scale, 0, 255).round().astype(np.uint8))
-    return image
-
-
-def _in_srgb(image: Any) -> Any:
-    """Return the image as RGB or RGBA, converted from its embedded colour profile if it has one."""
-    from PIL import Image, ImageCms
-
-    profile = image.info.get("icc_profile")
-    has_alpha = "A" in image.getbands() or "transparency" in image.info
-    alpha = image.convert("RGBA").getchannel("A") if has_alpha else None
-    if image.mode in ("P", "PA", "LA", "RGBa", "La"):
-        image = image.convert("RGBA" if has_alpha else "RGB")
-    if image.mode == "RGBA":
-        image = image.convert("RGB")
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            target = ImageCms.createProfile("sRGB")
-            image = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a profile of another colour space, or a broken one: the numbers as they are
-    image = image.convert("RGB")
-    if alpha is None or alpha.getextrema() == (255, 255):
-        return image
-    return Image.merge("RGBA", (*image.split(), alpha))
+    frames = 1 if image.format in LAYERED else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise RequestError(
+            f"{name} {source} has {frames} frames or pages; save the one that you want as a picture"
+        )
 
 
 def _from_array(name: str, value: object) -> np.ndarray:
-    """Take an array of bytes, grey (H, W) or (H, W, 1), RGB or RGBA."""
+    """Take an array of bytes, grey (H, W) or (H, W, 1), RGB or RGBA; or of truth values."""
     try:
-        array = np.asarray(from_mlx(value))
-    except (TypeError, ValueError) as error:
+        array = np.asarray(
+            value if "uint8" in str(getattr(value, "dtype", "")) else from_mlx(value)
+        )
+    except Exception as error:  # of another library, or nested lists of unequal lengths
         raise RequestError(f"{name} must be a picture: {reason(error)}") from error
-    if array.dtype.kind == "f" and array.size and array.dtype != np.uint8:
-        raise RequestError(f"{name} must be an array of bytes (0 to 255), not of {array.dtype}")
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or not array.size:
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * np.uint8(255)
+    if array.ndim not in (2, 3) or array.dtype.kind not in "iufc":
         raise RequestError(
             f"{name} must be a path, a PIL image or an array (height, width, 3) of bytes, "
             f"not {excerpt(value)}"
         )
+    if array.dtype != np.uint8:
+        raise RequestError(f"{name} must be an array of bytes (0 to 255), not of {array.dtype}")
     if array.ndim == 2:
         array = array[..., None]
-    if array.shape[2] not in (1, 3, 4):
-        raise RequestError(f"{name} must have 1, 3 or 4 channels, not {array.shape[2]}")
-    return array.repeat(3, axis=2) if array.shape[2] == 1 else array.copy()
+    height, width, channels = array.shape
+    if channels not in (1, 3, 4):
+        raise RequestError(f"{name} must have 1, 3 or 4 channels, not {channels}")
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise RequestError(f"{name} must have 1 to {MAX_PIXELS:,} pixels, not {width} x {height}")
+    if channels == 4 and array[..., 3].min() == 255:
+        return array[..., :3].copy()
+    return array.repeat(3, axis=2) if channels == 1 else array.copy()
