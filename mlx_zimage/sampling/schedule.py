@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from .. import configs
+from ..checks import excerpt
 from ..errors import CheckpointError, RequestError
+from .comfy_schedules import COMFY, Levels, shifted
 
 LEGACY = "legacy"
 """diffusers before 0.39 spaced N points down to 0: its "9 steps" were 8 and an idle one."""
+SCHEDULES = (LEGACY, *COMFY)
+"""The schedules that have a name."""
 
 UNSUPPORTED = (
     "invert_sigmas",
@@ -107,26 +111,46 @@ def make_schedule(
     steps: int,
     image_tokens: int,
     kind: str | Sequence[float] | None = None,
+    shift: float | None = None,
 ) -> Schedule:
-    """Build a schedule; `kind` is None (as published), "legacy", or levels before the shift."""
-    if kind is None:
-        levels = _linspace(steps)
-    elif isinstance(kind, str):
-        levels = _legacy_levels(kind, steps)
+    """Build a schedule; `kind` is None (as published), a name, or levels before the shift.
+
+    A `shift` replaces the checkpoint's own, whether that is fixed or depends on the size.
+    """
+    if shift is not None:
+        config = replace(config, shift=shift, use_dynamic_shifting=False)
+    if isinstance(kind, str) and kind in COMFY:
+        sigmas = _named(config, COMFY[kind], steps, image_tokens)
     else:
-        levels = np.asarray(kind, np.float32)
+        sigmas = _published(config, _levels(kind, steps), image_tokens)
+    sigmas = np.append(sigmas.astype(np.float32), np.float32(0))
+    if not np.isfinite(sigmas).all():
+        raise RequestError(
+            f"the checkpoint's scheduler has no schedule of {steps} steps at this size; "
+            "ask for other steps or another size"
+        )
+    return Schedule(sigmas, config.num_train_timesteps)
+
+
+def _named(config: SchedulerConfig, levels: Levels, steps: int, image_tokens: int) -> np.ndarray:
+    shift = _size_shift(config, image_tokens) if config.use_dynamic_shifting else config.shift
+    with np.errstate(all="ignore"):  # a size whose shift is not above 0 has no schedule
+        return levels(shift, steps) if shift > 0 else np.array([math.nan])
+
+
+def _published(config: SchedulerConfig, levels: np.ndarray, image_tokens: int) -> np.ndarray:
     sigmas = _shifted(config, levels, image_tokens)
     if config.shift_terminal:
         distance = 1 - sigmas
         with np.errstate(invalid="ignore"):
             sigmas = 1 - distance / (distance[-1] / (1 - config.shift_terminal))
-    sigmas = np.append(sigmas.astype(np.float32), np.float32(0))
-    if not np.isfinite(sigmas).all():
-        raise RequestError(
-            f"the checkpoint's scheduler has no schedule of {len(levels)} steps at this size; "
-            "ask for other steps or another size"
-        )
-    return Schedule(sigmas, config.num_train_timesteps)
+    return sigmas
+
+
+def _levels(kind: str | Sequence[float] | None, steps: int) -> np.ndarray:
+    if kind is None:
+        return _linspace(steps)
+    return _legacy_levels(kind, steps) if isinstance(kind, str) else np.asarray(kind, np.float32)
 
 
 def _linspace(steps: int) -> np.ndarray:
@@ -141,7 +165,8 @@ def _linspace(steps: int) -> np.ndarray:
 def _legacy_levels(kind: str, steps: int) -> np.ndarray:
     if kind != LEGACY:
         raise RequestError(
-            f"schedule must be '{LEGACY}', a list of noise levels, or left out, not {kind!r}"
+            f"schedule must be {', '.join(map(repr, SCHEDULES))}, a list of noise levels, or left "
+            f"out, not {excerpt(kind)}"
         )
     if steps < 2:
         raise RequestError(
@@ -153,13 +178,17 @@ def _legacy_levels(kind: str, steps: int) -> np.ndarray:
 
 def _shifted(config: SchedulerConfig, levels: np.ndarray, image_tokens: int) -> np.ndarray:
     if not config.use_dynamic_shifting:
-        shift = config.shift
-        return np.asarray(shift * levels / (1 + (shift - 1) * levels))
+        return shifted(levels, config.shift)
+    weight = _size_shift(config, image_tokens)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(weight / (weight + (1 / levels - 1)))
+
+
+def _size_shift(config: SchedulerConfig, image_tokens: int) -> float:
+    """Return the shift of an image's size."""
     slope = (config.max_shift - config.base_shift) / (
         config.max_image_seq_len - config.base_image_seq_len
     )
     mu = image_tokens * slope + config.base_shift - slope * config.base_image_seq_len
     # Beyond 80 a float32 share is 1 anyway, and farther the exponential overflows.
-    weight = math.exp(min(mu, 80.0)) if config.time_shift_type == "exponential" else mu
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(weight / (weight + (1 / levels - 1)))
+    return math.exp(min(mu, 80.0)) if config.time_shift_type == "exponential" else mu

@@ -114,5 +114,17 @@ def test_an_absurd_shift_is_noise_to_the_end() -> None:
 
 
 def test_refused_kinds() -> None:
-    with pytest.raises(RequestError, match="schedule must be 'legacy'"):
-        make_schedule(TURBO, 8, 256, "beta")
+    names = "'legacy', 'simple', 'sgm_uniform', 'normal', 'beta', a list"
+    with pytest.raises(RequestError, match=f"schedule must be {names}.*, not 'karras'"):
+        make_schedule(TURBO, 8, 256, "karras")
+
+
+def test_a_shift_in_place_of_the_checkpoints() -> None:
+    dynamic = SchedulerConfig(use_dynamic_shifting=True)
+    for config in (TURBO, dynamic):
+        assert make_schedule(config, 2, 256, shift=6.0).sigmas[1] == pytest.approx(6 / 7)
+        levels = make_schedule(config, 2, 256, [0.8, 0.2], shift=2.0).sigmas
+        assert levels == pytest.approx([1.6 / 1.8, 0.4 / 1.2, 0])
+        legacy = make_schedule(config, 3, 256, "legacy", shift=1.0).sigmas
+        assert legacy.tolist() == [1, 0.5, 0]
+        assert make_schedule(config, 2, 256, "simple", shift=1.0).sigmas.tolist() == [1, 0.5, 0]
