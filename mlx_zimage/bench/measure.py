@@ -18,7 +18,7 @@ from . import work
 
 @dataclass(frozen=True)
 class Stage:
-    """`name`: a phase, with the part that is loaded in it; or "step"."""
+    """A phase (with the component that is loaded in it), or one step of the sampler."""
 
     name: str
     seconds: tuple[float, ...]  # one for each run; of steps, for each step of each run
@@ -31,7 +31,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Measured:
-    """One request, made some times. The model was unloaded before each."""
+    """The measurements of one request, run several times on a model that was unloaded before."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class Measured:
 
     @property
     def step(self) -> float:
-        """Seconds, the median."""
+        """The median seconds of a step."""
         return next(stage for stage in self.stages if stage.name == "step").median
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Measured:
 
 
 def measure(model: ZImage, checkpoint: Checkpoint, request: Request, runs: int) -> Measured:
-    """`request` has sides and steps."""
+    """Run a request several times; its sides and steps must be set."""
     seconds: dict[str, list[float]] = {}
     peaks: dict[str, int] = {}
     tokens = 0

@@ -67,7 +67,7 @@ SEED = 0
 
 
 def synthetic(quantize: int | str | None = None, layers: int | None = None) -> Checkpoint:
-    """Return the checkpoint.
+    """Make the checkpoint, quantized if asked for.
 
     `layers` shortens the transformer's joint stream and the text encoder.
     """

@@ -7,7 +7,7 @@ from ..models.transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
 
 
 def encoding(checkpoint: Checkpoint, tokens: int) -> int:
-    """The text encoder over one prompt. Its last layer is not needed."""
+    """Count the text encoder over one prompt, without the last layer, which is not needed."""
     text = checkpoint.text_encoder
     queries = text.num_attention_heads * text.head_dim
     keys = text.num_key_value_heads * text.head_dim
@@ -16,14 +16,14 @@ def encoding(checkpoint: Checkpoint, tokens: int) -> int:
 
 
 def preparing(checkpoint: Checkpoint, tokens: int) -> int:
-    """A caption's refiner, once for each prompt."""
+    """Count a caption's refiner, which runs once for each prompt."""
     config = checkpoint.transformer
     embedder = 2 * tokens * config.cap_feat_dim * config.dim
     return embedder + config.n_refiner_layers * _block(config, _padded(tokens))
 
 
 def modulating(checkpoint: Checkpoint) -> int:
-    """Scales and gates of one step."""
+    """Count the scales and gates of one step."""
     config = checkpoint.transformer
     time = 2 * TIMESTEP_HIDDEN * (TIMESTEP_WIDTH + config.adaln_dim)
     widths = 4 * (config.n_refiner_layers + config.n_layers) + 1
@@ -31,7 +31,7 @@ def modulating(checkpoint: Checkpoint) -> int:
 
 
 def forward(checkpoint: Checkpoint, tokens: int, width: int, height: int) -> int:
-    """The transformer over one picture, its sides in pixels, with one caption."""
+    """Count the transformer over one picture, its sides in pixels, with one caption."""
     config, multiple = checkpoint.transformer, checkpoint.image_multiple
     patches = (width // multiple) * (height // multiple)
     edges = 2 * 2 * patches * config.patch_size**2 * config.in_channels * config.dim

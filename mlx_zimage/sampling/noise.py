@@ -107,7 +107,10 @@ def check_kind(kind: str) -> None:
 
 
 def gpu_profile(kind: str) -> tuple[int, int]:
-    """'torch-cuda:4090', or 'torch-cuda:128x1536' for a card that is not listed."""
+    """Return the multiprocessors and threads that a kind of noise names.
+
+    The kind is 'torch-cuda:4090', or 'torch-cuda:128x1536' for a card that is not listed.
+    """
     name = kind.partition(":")[2].lower()
     if kind.startswith(TORCH_CUDA + ":"):
         if name in GPUS:
@@ -197,7 +200,7 @@ class TorchCudaGenerator:
 
 
 def _philox(call: int, threads: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Ten rounds on the counter (call, thread), keyed by the seed: four words for each thread."""
+    """Run ten rounds on the counter (call, thread), keyed by the seed: four words a thread."""
     mask, low = np.uint64(0xFFFFFFFF), np.uint64(32)
     counter = [np.full_like(threads, call & 0xFFFFFFFF), np.full_like(threads, call >> 32)]
     counter += [threads & mask, threads >> low]
