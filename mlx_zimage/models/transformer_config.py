@@ -32,6 +32,7 @@ class TransformerConfig:
     all_patch_size: tuple[int, ...] = (2,)
     all_f_patch_size: tuple[int, ...] = (1,)
     siglip_feat_dim: int | None = None
+    has_target_time: bool = False  # a second timestep embedder; known by its keys, in no config
 
     @classmethod
     def from_dict(
