@@ -18,7 +18,7 @@ from mlx import nn
 
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.dtypes import DTYPES
-from mlx_zimage.models.layers import linear as layers
+from mlx_zimage.models.layers.attention import attention
 from mlx_zimage.models.layers.quantized import QuantizedLinear
 
 TOKENS = 60
@@ -73,7 +73,7 @@ def _profile(step: Callable[[], None]) -> dict[str, float]:
     with (
         patch.object(nn.Linear, "__call__", timed(product, nn.Linear.__call__)),
         patch.object(QuantizedLinear, "__call__", timed(product, QuantizedLinear.__call__)),
-        patch("mlx_zimage.models.blocks.attention", timed("attention", layers.attention)),
+        patch("mlx_zimage.models.blocks.attention", timed("attention", attention)),
         patch.object(nn, "silu", timed("activation", nn.silu)),
     ):
         begun = time.perf_counter()

@@ -39,3 +39,9 @@ def treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
     rotated = "mlx_zimage.models.layers.positions._rotated"
     monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Call the device "applegpu_g16s" (an M4 Max), "sm_90" (an H100), ...; it still is a CPU."""
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": architecture})

@@ -14,7 +14,8 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from .layers.linear import Linear, attention
+from .layers.attention import attention
+from .layers.linear import Linear
 from .layers.positions import Rope, rotate, sinusoid
 from .transformer_config import TransformerConfig
 
