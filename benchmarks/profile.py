@@ -18,7 +18,8 @@ from mlx import nn
 
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.dtypes import DTYPES
-from mlx_zimage.models.layers import linear as layers
+from mlx_zimage.models.layers.activation import swiglu
+from mlx_zimage.models.layers.attention import attention
 from mlx_zimage.models.layers.quantized import QuantizedLinear
 
 TOKENS = 60
@@ -34,13 +35,13 @@ def main() -> None:
     options = parser.parse_args()
     step = _step(options.size, options.layers, DTYPES[options.dtype], options.q)
     step()
-    found = [_profile(step) for _ in range(options.runs)]
+    profiles = [_profile(step) for _ in range(options.runs)]
     print("| | seconds | share |")
     print("|---|---|---|")
-    whole = median(run["all"] for run in found)
+    step_seconds = median(profile["all"] for profile in profiles)
     for name in ("matrix products", "attention", "activation", "the rest", "all"):
-        seconds = median(run[name] for run in found)
-        print(f"| {name} | {seconds:.3f} | {seconds / whole:.1%} |")
+        seconds = median(profile[name] for profile in profiles)
+        print(f"| {name} | {seconds:.3f} | {seconds / step_seconds:.1%} |")
 
 
 def _step(side: int, count: int, dtype: mx.Dtype, quantize: int | None) -> Callable[[], None]:
@@ -73,8 +74,8 @@ def _profile(step: Callable[[], None]) -> dict[str, float]:
     with (
         patch.object(nn.Linear, "__call__", timed(product, nn.Linear.__call__)),
         patch.object(QuantizedLinear, "__call__", timed(product, QuantizedLinear.__call__)),
-        patch("mlx_zimage.models.blocks.attention", timed("attention", layers.attention)),
-        patch.object(nn, "silu", timed("activation", nn.silu)),
+        patch("mlx_zimage.models.blocks.attention", timed("attention", attention)),
+        patch("mlx_zimage.models.blocks.swiglu", timed("activation", swiglu)),
     ):
         begun = time.perf_counter()
         step()

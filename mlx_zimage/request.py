@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+DRAWING_SAMPLERS = ("euler_ancestral", "twinflow")
+"""The samplers that draw noise in their steps."""
+
+
 class PromptOptions(TypedDict, total=False):
     """The options that go with a prompt: all except the embeddings that stand in for one."""
 
@@ -100,7 +104,8 @@ class Request:
     - focus: paints only the mask's surroundings, with this margin in pixels, at full size.
     - nag: normalized attention guidance, for negative prompts without guidance.
     - variety: 0 to 1: how far the first steps' caption is moved at random, so that seeds differ.
-    - variation_of, variation_strength: another seed whose noise is mixed in, and its share.
+    - variation_of: a seed whose picture is varied: its noise, turned toward that of `seed`.
+    - variation_strength: how far: 0 is the picture of variation_of, 1 that of seed.
     - hires: a factor by which the finished picture is enlarged and refined; hires_strength is the
       strength of that second pass.
     """
@@ -164,6 +169,11 @@ class Request:
     def prompts(self) -> tuple[str, ...]:
         """The prompt of each picture; empty with prompt_embeds."""
         return _one_each(self.prompt, self.count)
+
+    @property
+    def draws_during_steps(self) -> bool:
+        """Whether the seed acts beyond the first noise."""
+        return self.sampler in DRAWING_SAMPLERS or bool(self.variety)
 
     @property
     def negative_prompts(self) -> tuple[str, ...]:
@@ -242,6 +252,8 @@ class Request:
             raise RequestError(
                 f"latents must hold one for each of {pictures}, not {len(self.latents)}"
             )
+        if self.draws_during_steps:
+            return
         for name in ("seed", "noise"):
             if getattr(self, name) is not None:
                 raise RequestError(f"{name} has no effect with latents; leave it out")

@@ -156,7 +156,7 @@ def models(kind: Kind) -> dict[str, nn.Module]:
     encoder = TextEncoderConfig.from_dict(kind.text_encoder)
     return {
         "transformer": ZImageTransformer(TransformerConfig.from_dict(kind.transformer)),
-        "text_encoder": TextEncoder(encoder, whole=True),
+        "text_encoder": TextEncoder(encoder, with_head=True),
         "vae": Autoencoder(AutoencoderConfig.from_dict(kind.vae)),
     }
 

@@ -1,4 +1,4 @@
-"""How near two arrays are, and how a graph can be looked at."""
+"""How near two arrays are; and devices that this machine does not have, in name."""
 
 from typing import Any
 
@@ -32,10 +32,7 @@ def differing_pixels(ours: Any, theirs: Any) -> float:
     return float((a != b).mean())
 
 
-def treat_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an exported graph: MLX's fused operations and our rotation as one or two plain ones."""
-    monkeypatch.setattr(mx.fast, "rms_norm", lambda x, *_: mx.negative(x))
-    monkeypatch.setattr(mx.fast, "layer_norm", lambda x, *_: mx.negative(x))
-    monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", lambda q, k, v, **_: q + k + v)
-    rotated = "mlx_zimage.models.layers.positions._rotated"
-    monkeypatch.setattr(rotated, lambda even, odd, cos, sin: (even + odd, even - odd))
+def pretend(monkeypatch: pytest.MonkeyPatch, architecture: str) -> None:
+    """Call the device "applegpu_g16s" (an M4 Max), "sm_90" (an H100), ...; it still is a CPU."""
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(mx.gpu))
+    monkeypatch.setattr(mx, "device_info", lambda: {"architecture": architecture})

@@ -14,7 +14,6 @@ from mlx_zimage.bench import work
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.models.text_encoder import TextEncoder
 from mlx_zimage.models.transformer import ZImageTransformer
-from tests.measures import treat_as_one
 
 PROMPT = "a red fox in the snow"
 
@@ -109,46 +108,3 @@ def test_no_mask_for_one_picture(
     assert seen == {None, "causal"}  # captions of as many tokens, once padded
     model.generate([PROMPT, PROMPT * 9], seed=1, steps=1, width=32, height=32)
     assert seen == {None, "causal", "an array"}
-
-
-VIEWS = {
-    *("Broadcast", "Transpose", "Reshape", "Flatten", "Unflatten"),
-    *("Slice", "Squeeze", "ExpandDims"),
-}
-"""What moves no numbers."""
-OPERATIONS = {
-    "Matmul": 7,
-    "Negative": 6,  # norms
-    "Add": 2 + 2 + 2,  # residuals; attention in place of one; rotations, one of two
-    "Subtract": 2,  # rotations, the other
-    "Concatenate": 2,  # of what was rotated
-    "Multiply": 4 + 2,  # scales and gates; SwiGLU
-    "Sigmoid": 1,
-}
-"""Of one modulated block. SiLU and each rotation run as one, once compiled."""
-
-
-def test_operations_of_a_block(
-    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = Checkpoint.open(checkpoint("small"))["transformer"].load(mx.bfloat16, None)
-    captions = [mx.zeros((9, model.config.cap_feat_dim), mx.bfloat16)]
-    conditioning, (modulation,) = model.prepare(captions, 16, 16), model.modulate([0.5])
-    mx.eval(conditioning.arrays, modulation.arrays)
-    treat_as_one(monkeypatch)
-    found: Counter[str] = Counter()
-
-    def look(part: dict[str, Any]) -> None:
-        if part["type"] == "primitive" and part["name"] not in VIEWS:
-            found[part["name"]] += 1
-
-    def block(x: mx.array) -> mx.array:
-        return model.layers[0](x, conditioning.joint_rope, None, modulation.layers[0])
-
-    length = conditioning.joint_rope.cos.shape[1]
-    mx.disable_compile()  # a compiled operation cannot be exported
-    try:
-        mx.export_function(look, block, mx.zeros((1, length, model.config.dim), mx.bfloat16))
-    finally:
-        mx.enable_compile()
-    assert found == OPERATIONS

@@ -99,7 +99,7 @@ def random_tile() -> mx.array:
 def shapes(name: str, config: Any) -> Tensors:
     """Return a component's tensors under the official keys, without numbers."""
     build = COMPONENTS[name].build
-    module = TextEncoder(config, whole=True) if name == "text_encoder" else build(config)
+    module = TextEncoder(config, with_head=True) if name == "text_encoder" else build(config)
     return {
         key: Tensor(key, shape, "BF16", ("", number), _no_numbers)
         for number, (key, shape) in enumerate(official_shapes(module).items())

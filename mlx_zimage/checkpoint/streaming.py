@@ -8,7 +8,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_map, tree_unflatten
 
-from ..models.blocks import Modulation
+from ..models.blocks import MODULATED, Modulation
 from ..quantization.recipe import pack
 from ..weights.packing import Packing
 from ..weights.tensor import Tensor
@@ -39,7 +39,7 @@ class Streamed:
         return out
 
     def modulate(self, time: mx.array) -> Modulation:
-        self._load(self._modulates)
+        self._load(lambda key: any(name in key for name in MODULATED))
         out: Modulation = self._block.modulate(time)
         mx.eval(out.arrays)
         self._block.update(self._empty)

@@ -17,8 +17,10 @@ from ..models.activations import Workload
 from ..prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from ..request import Request
 from ..sampling import noise
-from ..sampling.schedule import SchedulerConfig, make_schedule
+from ..sampling.schedule import SchedulerConfig
 from .run import Beginning, Context, Features, Run
+from .sampling import SamplingFeature, schedule_of
+from .variety import VariationFeature, VarietyFeature
 
 GUIDANCE_FIELDS: dict[str, Any] = {
     "negative_prompt": "",
@@ -26,7 +28,11 @@ GUIDANCE_FIELDS: dict[str, Any] = {
     "cfg_truncation": 1.0,
 }
 """The fields that act with guidance alone, and their defaults."""
-FEATURES: Features = ()
+FEATURES: Features = (
+    SamplingFeature(),
+    VariationFeature(),
+    VarietyFeature(),
+)
 """The features, in the order in which they fill fields and set slots."""
 
 
@@ -55,10 +61,7 @@ class Planner:
         self._check_arrays(filled, shape)
         patch = self._checkpoint.transformer.patch_size
         image_tokens = (shape[2] // patch) * (shape[3] // patch)
-        assert filled.steps is not None
-        schedule = make_schedule(
-            self.context.scheduler, filled.steps, image_tokens, filled.schedule
-        )
+        schedule = schedule_of(filled, self.context.scheduler, image_tokens)
         tokens = self._tokenize(filled)
 
         def begin(_: object, stream: noise.NoiseStream) -> Beginning:
@@ -85,10 +88,11 @@ class Planner:
             "steps": self._steps(request),
             "guidance": self.context.family.guidance,
         }
+        if request.latents is None or request.draws_during_steps:
+            fill |= {"seed": noise.random_seed(), "noise": noise.TORCH_CPU}
         if request.latents is None:
             side = self._checkpoint.default_side
             fill |= {"width": side, "height": side}
-            fill |= {"seed": noise.random_seed(), "noise": noise.TORCH_CPU}
         else:
             factor = self._checkpoint.vae.scale_factor
             fill |= {"height": request.latents.shape[2] * factor}

@@ -18,7 +18,7 @@ from ..models.activations import Workload
 from ..models.autoencoder import Autoencoder
 from ..prompt.tokenizer import Tokens
 from ..request import Request
-from ..sampling.noise import NoiseStream
+from ..sampling.noise import TORCH_CPU, NoiseStream, VariedNoise
 from ..sampling.samplers import Euler, Sampler, SamplerStep
 from ..sampling.schedule import Schedule, SchedulerConfig
 
@@ -69,8 +69,14 @@ class Run:
 
     def noise(self) -> NoiseStream:
         """Return the noise that the run draws from, at its beginning."""
-        kind, seed = self.request.noise, self.request.seed
-        return NoiseStream(kind or "torch-cpu", 0 if seed is None else seed)
+        request = self.request
+        kind, seed = request.noise or TORCH_CPU, 0 if request.seed is None else request.seed
+        stream = NoiseStream(kind, seed)
+        if request.variation_of is None:
+            return stream
+        seeds = request.variation_of
+        base = NoiseStream(kind, seeds if isinstance(seed, int) else (seeds,) * len(seed))
+        return VariedNoise(base, stream, request.variation_strength or 0.0)
 
     def caption(self, index: int, captions: Mapping[str, mx.array]) -> mx.array:
         """Return the caption (length, width) of one picture."""

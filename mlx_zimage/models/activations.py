@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from .. import device
-from . import autoencoder
 from .autoencoder import AutoencoderConfig
-from .layers import linear as layers
-from .layers import quantized
+from .layers import attention, quantized
+from .layers.strips import strip_pixels
 from .text_encoder import TextEncoderConfig
 from .transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
 
@@ -60,9 +59,9 @@ def transformer(
     arrays = STREAM + (0 if device.kind() == "cpu" else IN_FLIGHT)
     numbers = arrays * workload.count * length * config.dim
     numbers += workload.steps * 4 * config.dim * (config.n_layers + config.n_refiner_layers)
-    if not layers.is_fused(config.head_dim, dtype):
+    if not attention.is_fused(config.head_dim, dtype):
         scores = workload.count * config.n_heads * length**2
-        numbers += SCORES * min(scores, layers.SCORES)
+        numbers += SCORES * min(scores, attention.SCORES)
     return int((numbers + _unpacked(is_quantized)) * dtype.size)
 
 
@@ -73,7 +72,7 @@ def decoder(
     widest = max(config.block_out_channels[:2])  # at full size, before it narrows
     pixels = workload.width * workload.height
     row = config.scale_factor * workload.width  # a row of latents, the least that a strip has
-    strip = min(max(autoencoder.STRIP, row), pixels)
+    strip = min(max(strip_pixels(), row), pixels)
     copies = STRIP + (CONVOLVED if device.kind() == "cpu" else 0)
     return int((FULL * pixels + copies * strip) * widest * dtype.size)
 

@@ -4,10 +4,12 @@ Notable:
 - pixels and activations are channels-last (B, H, W, C); latents are channels-first, as the sampler
   and diffusers keep them, and in the sampler's scale;
 - group statistics are taken in float32, without the two transposes of a PyTorch-compatible norm;
-- a large image goes through in strips of rows, which see a row of their neighbours, and group
-  statistics are those of the whole: memory is bounded and there are no seams;
+- a large image goes through in strips of rows, so that memory is bounded. There are no seams: a
+  convolution sees a row of the strips beside it, and a norm takes its statistics over all strips,
+  in a first pass. A layer takes a list of strips and empties it while it fills another, and
+  evaluates each strip before the next, so that at most one image is held at a time;
 - convolution weights are stored (out, in, h, w) in the checkpoint and (out, h, w, in) here; the
-  loader turns them.
+  loader transposes them.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,16 +22,17 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
-from .layers.linear import Conv2d, Linear, attention
-from .layers.strips import Strips, convolve, split
+from .layers.attention import attention
+from .layers.convolution import Conv2d
+from .layers.linear import Linear
+from .layers.strips import Strips, convolve, split, strip_pixels
 
 NORM_EPS = 1e-6  # fixed in the reference class
-STRIP = 1 << 15  # pixels that a strip has at the image's own size; a row of latents at least
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """vae/config.json, the part that shapes the model."""
+    """The fields of vae/config.json that shape the model."""
 
     latent_channels: int
     block_out_channels: tuple[int, ...]
@@ -45,7 +48,7 @@ class AutoencoderConfig:
     act_fn: str = "silu"
     down_block_types: tuple[str, ...] = ()
     up_block_types: tuple[str, ...] = ()
-    sample_size: int | None = None  # the side it was trained at, taken as the default image side
+    sample_size: int | None = None  # the side it was trained at, which is the default image side
 
     @classmethod
     def from_dict(
@@ -68,7 +71,7 @@ class AutoencoderConfig:
 
     @property
     def scale_factor(self) -> int:
-        """Pixels a latent, along a side."""
+        """Pixels along a side of a latent."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
@@ -90,7 +93,7 @@ class GroupNorm(nn.Module):
         self.bias = mx.zeros((channels,))
 
     def over(self, strips: Strips) -> Callable[[mx.array], mx.array]:
-        """The norm by the statistics of these strips, for any part of them."""
+        """Return the norm with the statistics of these strips, for a strip or a window of them."""
         mean = self._group_mean(x.astype(mx.float32) for x in strips)  # (B, 1, 1, C), as all here
         distances = (_squared_distance(x, mean) for x in strips)
         scale = mx.rsqrt(self._group_mean(distances) + NORM_EPS) * self.weight
@@ -99,7 +102,7 @@ class GroupNorm(nn.Module):
         return lambda x: _affine(x, mean, scale, bias)
 
     def _group_mean(self, strips: Iterator[mx.array]) -> mx.array:
-        """The mean over space and group, for each channel: (B, 1, 1, C)."""
+        """Return each channel's mean over space and its group: (B, 1, 1, C)."""
         # Rows first: one long running sum in float32 would lose digits.
         rows = []
         for x in strips:
@@ -122,15 +125,15 @@ class Resnet(nn.Module):
             self.conv_shortcut = Conv2d(in_channels, out_channels, 1)
 
     def __call__(self, strips: Strips) -> Strips:
-        hidden, kept = [], []
-        for made in convolve(self.conv1, [*strips], _activated(self.norm1, strips)):
-            hidden.append(made)
-            x = strips.pop(0)  # a wide one goes as soon as its narrow shortcut is there
-            kept.append(self.conv_shortcut(x) if "conv_shortcut" in self else x)
-            mx.eval(kept[-1])
+        hidden, shortcut = [], []
+        for strip in convolve(self.conv1, [*strips], _activated(self.norm1, strips)):
+            hidden.append(strip)
+            x = strips.pop(0)  # a wide strip goes as soon as its narrow shortcut is there
+            shortcut.append(self.conv_shortcut(x) if "conv_shortcut" in self else x)
+            mx.eval(shortcut[-1])
         out = []
-        for changed in convolve(self.conv2, hidden, _activated(self.norm2, hidden)):
-            out.append(kept.pop(0) + changed)
+        for strip in convolve(self.conv2, hidden, _activated(self.norm2, hidden)):
+            out.append(shortcut.pop(0) + strip)
             mx.eval(out[-1])
         return out
 
@@ -141,7 +144,7 @@ def _activated(norm: GroupNorm, strips: Strips) -> Callable[[mx.array], mx.array
 
 
 class SpatialAttention(nn.Module):
-    """One head over all pixels."""
+    """Attention with one head over all pixels."""
 
     def __init__(self, groups: int, channels: int):
         super().__init__()
@@ -210,7 +213,7 @@ def _twice(x: mx.array) -> mx.array:
 
 
 class Stage(nn.Module):
-    """One resolution: some resnets, then a resampler unless it is the last."""
+    """One resolution: resnets, then a resampler unless it is the last."""
 
     def __init__(self, resnets: list[Resnet], name: str, sampler: nn.Module | None):
         super().__init__()
@@ -294,7 +297,10 @@ class Autoencoder(nn.Module):
         return self.config.shift_factor or 0.0
 
     def encode(self, pixels: mx.array, noise: mx.array | None = None) -> mx.array:
-        """Pixels (B, H, W, 3) in -1..1 to latents (B, C, h, w): the mean, or a sample by noise."""
+        """Encode pixels (B, H, W, 3) in -1..1 to latents (B, C, h, w).
+
+        They are the distribution's mean, or a sample where there is `noise` (B, C, h, w).
+        """
         moments = self.encoder(self._strips(pixels.astype(self.dtype), self.config.scale_factor))
         if self.config.use_quant_conv:
             moments = self.quant_conv(moments)
@@ -305,7 +311,7 @@ class Autoencoder(nn.Module):
         return (latents - self._shift) * self.config.scaling_factor
 
     def decode(self, latents: mx.array) -> mx.array:
-        """Latents (B, C, h, w) to pixels (B, H, W, 3), nominally in -1..1."""
+        """Decode latents (B, C, h, w) to pixels (B, H, W, 3), nominally in -1..1."""
         z = latents.astype(self.dtype) / self.config.scaling_factor + self._shift
         z = z.transpose(0, 2, 3, 1)
         if self.config.use_post_quant_conv:
@@ -313,8 +319,11 @@ class Autoencoder(nn.Module):
         return self.decoder(self._strips(z, 1))
 
     def _strips(self, x: mx.array, unit: int) -> Strips:
-        """Of as many rows each, a multiple of `unit`, as STRIP allows at the image's own size."""
+        """Cut an image or its latents into strips of `strip_pixels`, and of `unit` rows at least.
+
+        `unit`: rows of `x` for one of latents.
+        """
         b, h, w, _ = x.shape
         factor = self.config.scale_factor // unit  # from here to the image
-        rows = max(STRIP // (b * w * factor**2 * unit), 1) * unit
+        rows = max(strip_pixels() // (b * w * factor**2 * unit), 1) * unit
         return split(x, [min(rows, h - start) for start in range(0, h, rows)])

@@ -1,11 +1,12 @@
 """The transformer's blocks, its timestep embedder and its final layer.
 
 Notable:
-- scales and gates depend on the time alone: `modulate` makes them for all steps of a run at once,
-  and a block is called with those of its step;
+- scales and gates depend on the time alone, and stand beside the weight of a norm: `modulate`
+  multiplies them into that weight, for all steps of a run at once, and a block is called with the
+  norm weights of its step;
 - float16 ends at 65504, and the real weights drive the attention's output past 1e5 and the
-  feed-forward past 1e6. Both end in a norm, which does not see a factor: in float16 they run
-  HEADROOM times as large, with an epsilon to match; and so do captions, which begin with one.
+  feed-forward past 1e6. A norm follows both, and a norm cancels a constant factor: in float16 they
+  run HEADROOM times as large, with an epsilon to match; so do captions, which begin with a norm.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-from .layers.linear import Linear, attention
+from .layers.activation import swiglu
+from .layers.attention import attention
+from .layers.linear import Linear
 from .layers.positions import Rope, rotate, sinusoid
 from .transformer_config import TransformerConfig
 
@@ -24,30 +27,43 @@ TIMESTEP_WIDTH = 256
 QK_NORM_EPS = 1e-5
 FINAL_NORM_EPS = 1e-6
 
+MODULATED = ("adaLN_modulation", "attention_norm", "ffn_norm")
+"""How the keys of a block begin that `modulate` reads."""
+
 HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where float16 thins out
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a time does to a block, (B or 1, 1, dim) each: what comes in is scaled, what goes out
-    is gated."""
+    """The weights of a block's four norms, with the scales and gates of a time multiplied in.
 
-    attention_scale: mx.array
-    attention_gate: mx.array
-    ffn_scale: mx.array
-    ffn_gate: mx.array
+    Each is (dim,), or (B, 1, dim) where every picture has its own time.
+    """
+
+    attention_norm1: mx.array
+    attention_norm2: mx.array
+    ffn_norm1: mx.array
+    ffn_norm2: mx.array
 
     @property
     def arrays(self) -> list[mx.array]:
         return [*vars(self).values()]
 
     def at(self, step: int) -> "Modulation":
-        """That of one step, where these are of all: (steps, B or 1, 1, dim)."""
-        return Modulation(*(array[step] for array in self.arrays))
+        """Return those of one step, where these are of all: (steps, B or 1, dim)."""
+        rows = [array[step] for array in self.arrays]
+        return Modulation(*(row[0] if len(row) == 1 else row[:, None] for row in rows))
 
 
 def headroom(dtype: mx.Dtype) -> float:
     return HEADROOM if dtype == mx.float16 else 1.0
+
+
+def norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    """Normalize (B, L, dim) by its root mean square; the weight is (dim,) or (B, 1, dim)."""
+    if weight.ndim == 1:
+        return mx.fast.rms_norm(x, weight, eps)
+    return mx.fast.rms_norm(x, None, eps) * weight
 
 
 class Attention(nn.Module):
@@ -65,7 +81,7 @@ class Attention(nn.Module):
             self.norm_k = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
 
     def __call__(self, x: mx.array, rope: Rope, mask: mx.array | None) -> mx.array:
-        """`headroom` times the attention."""
+        """Return `headroom` times the attention."""
         heads = (*x.shape[:2], self.heads, -1)
         q, k, v = (to(x).reshape(heads) for to in (self.to_q, self.to_k, self.to_v))
         if self.qk_norm:
@@ -86,18 +102,15 @@ class FeedForward(nn.Module):
         self.w3 = Linear(config.dim, config.hidden_dim, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        """`headroom` times SwiGLU."""
-        up = self.w3(x)
-        if (factor := headroom(x.dtype)) != 1:
-            up = up * factor
-        return self.w2(nn.silu(self.w1(x)) * up)
+        """Return `headroom` times the feed-forward."""
+        return self.w2(swiglu(self.w1(x), self.w3(x), headroom(x.dtype)))
 
 
 class ScaledNorm(nn.RMSNorm):
-    """Of what has been made `headroom` times as large."""
+    """An RMS norm of numbers that come `headroom` times as large as they are."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return mx.fast.rms_norm(x, self.weight, self.eps * headroom(x.dtype) ** 2)
+        return norm(x, self.weight, self.eps * headroom(x.dtype) ** 2)
 
 
 class Block(nn.Module):
@@ -108,18 +121,26 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
         self.attention_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.attention_norm2 = ScaledNorm(config.dim, eps=config.norm_eps)
+        self.attention_norm2 = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.ffn_norm1 = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.ffn_norm2 = ScaledNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm2 = nn.RMSNorm(config.dim, eps=config.norm_eps)
         if modulated:
             self.adaLN_modulation = [Linear(config.adaln_dim, 4 * config.dim)]
 
     def modulate(self, time: mx.array) -> Modulation:
-        """`time`: embedded, (..., width)."""
-        parts = mx.split(self.adaLN_modulation[0](time)[..., None, :], 4, axis=-1)
-        attention_scale, attention_gate, ffn_scale, ffn_gate = parts
+        """Return the norms' weights for embedded times (..., width), each (..., dim)."""
+        # In float32, so that a weight is rounded once.
+        out = self.adaLN_modulation[0](time).astype(mx.float32)
+        attention_scale, attention_gate, ffn_scale, ffn_gate = mx.split(out, 4, axis=-1)
+
+        def fold(layer: nn.RMSNorm, factor: mx.array) -> mx.array:
+            return (layer.weight * factor).astype(layer.weight.dtype)
+
         return Modulation(
-            1 + attention_scale, mx.tanh(attention_gate), 1 + ffn_scale, mx.tanh(ffn_gate)
+            fold(self.attention_norm1, 1 + attention_scale),
+            fold(self.attention_norm2, mx.tanh(attention_gate)),
+            fold(self.ffn_norm1, 1 + ffn_scale),
+            fold(self.ffn_norm2, mx.tanh(ffn_gate)),
         )
 
     def __call__(
@@ -129,13 +150,18 @@ class Block(nn.Module):
         mask: mx.array | None = None,
         modulation: Modulation | None = None,
     ) -> mx.array:
-        if modulation is None:
-            x = x + self.attention_norm2(self.attention(self.attention_norm1(x), rope, mask))
-            return x + self.ffn_norm2(self.feed_forward(self.ffn_norm1(x)))
-        out = self.attention(self.attention_norm1(x) * modulation.attention_scale, rope, mask)
-        x = x + modulation.attention_gate * self.attention_norm2(out)
-        out = self.feed_forward(self.ffn_norm1(x) * modulation.ffn_scale)
-        return x + modulation.ffn_gate * self.ffn_norm2(out)
+        weights = modulation or self._unmodulated
+        eps = self.attention_norm1.eps
+        scaled_eps = eps * headroom(x.dtype) ** 2
+        out = self.attention(norm(x, weights.attention_norm1, eps), rope, mask)
+        x = x + norm(out, weights.attention_norm2, scaled_eps)
+        out = self.feed_forward(norm(x, weights.ffn_norm1, eps))
+        return x + norm(out, weights.ffn_norm2, scaled_eps)
+
+    @property
+    def _unmodulated(self) -> Modulation:
+        norms = (self.attention_norm1, self.attention_norm2, self.ffn_norm1, self.ffn_norm2)
+        return Modulation(*(layer.weight for layer in norms))
 
 
 class FinalLayer(nn.Module):
@@ -163,7 +189,7 @@ class TimestepEmbedder(nn.Module):
         ]
 
     def __call__(self, t: np.ndarray, dtype: mx.Dtype) -> mx.array:
-        """Times of any shape to (..., width)."""
+        """Embed times of any shape: (...) to (..., width)."""
         x = mx.array(sinusoid(t, TIMESTEP_WIDTH)).astype(dtype)
         for layer in self.mlp:
             x = layer(x)

@@ -2,9 +2,9 @@
 
 Notable:
 - the conditioning is the output of the layer before the last, with no final norm, so an encoder is
-  built without the last layer, the norm and the head (`whole=False`);
-- one prompt at a time and no padding: under a causal mask, padding on the right changes nothing;
-- `whole=True` holds everything, head included, for the day it is to write text.
+  built without the last layer, the norm and the head, unless `with_head` asks for them: a model
+  that writes text has them;
+- one prompt at a time and no padding: under a causal mask, padding on the right changes nothing.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,15 @@ from mlx import nn
 
 from .. import configs
 from ..errors import CheckpointError
+from .layers.activation import swiglu
+from .layers.evaluation import run_blocks
 from .layers.linear import Embedding, Linear
 from .layers.positions import Rope, rotate_halves, text_tables
 
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """text_encoder/config.json, the part that shapes the model."""
+    """The fields of text_encoder/config.json that shape the model."""
 
     hidden_size: int
     num_hidden_layers: int
@@ -66,6 +68,13 @@ class TextEncoderConfig:
             raise CheckpointError(f"{where}: 'num_hidden_layers' must be at least 2")
         return config
 
+    def layer_flops(self, length: int) -> int:
+        """Return the multiplications and additions of one layer over a sequence."""
+        queries = self.num_attention_heads * self.head_dim
+        keys = self.num_key_value_heads * self.head_dim
+        matrices = self.hidden_size * (2 * queries + 2 * keys + 3 * self.intermediate_size)
+        return 2 * length * matrices + 4 * length**2 * queries
+
 
 @dataclass(frozen=True)
 class _RopeBlocks:
@@ -105,7 +114,7 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
 
 
 class Layer(nn.Module):
@@ -122,29 +131,29 @@ class Layer(nn.Module):
 
 
 class Qwen3Model(nn.Module):
-    def __init__(self, config: TextEncoderConfig, whole: bool):
+    def __init__(self, config: TextEncoderConfig, with_head: bool):
         super().__init__()
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
-        count = config.num_hidden_layers - (0 if whole else 1)
+        count = config.num_hidden_layers - (0 if with_head else 1)
         self.layers = [Layer(config) for _ in range(count)]
-        if whole:
+        if with_head:
             self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
 
 class TextEncoder(nn.Module):
-    def __init__(self, config: TextEncoderConfig, whole: bool = False):
+    def __init__(self, config: TextEncoderConfig, with_head: bool = False):
         super().__init__()
         self.config = config
-        self.model = Qwen3Model(config, whole)
-        if whole and not config.tie_word_embeddings:
+        self.model = Qwen3Model(config, with_head)
+        if with_head and not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """Token ids (B, L) to the hidden state that conditions the transformer (B, L, width)."""
+        """Return the hidden states (B, L, width) that condition the transformer; `ids` (B, L)."""
         return self._run(ids, self.config.num_hidden_layers - 1)
 
     def logits(self, ids: mx.array) -> mx.array:
-        """Next-token scores (B, L, vocabulary); needs a model built with `whole=True`."""
+        """Return next-token scores (B, L, vocabulary), of a model built with `with_head=True`."""
         x = self.model.norm(self._run(ids, self.config.num_hidden_layers))
         if self.config.tie_word_embeddings:
             return self.model.embed_tokens.as_linear(x)
@@ -153,12 +162,11 @@ class TextEncoder(nn.Module):
     def _run(self, ids: mx.array, layers: int) -> mx.array:
         x = self.model.embed_tokens(ids)
         rope = text_tables(ids.shape[1], self.config.head_dim, self.config.rope_theta)
-        for layer in self.model.layers[:layers]:
-            x = layer(x, rope)
-        return x
+        flops = len(ids) * self.config.layer_flops(ids.shape[1])
+        return run_blocks(self.model.layers[:layers], x, [(rope,)] * layers, flops)
 
 
 def needed_for_encoding(key: str, config: TextEncoderConfig) -> bool:
-    """Whether a checkpoint's tensor is part of an encoder built with `whole=False`."""
+    """Tell whether an encoder built without its head has the tensor of this official key."""
     last = f"model.layers.{config.num_hidden_layers - 1}."
     return not key.startswith((last, "model.norm.", "lm_head."))

@@ -3,9 +3,9 @@
 Notable:
 - one stream: image and caption tokens share a sequence, ordered [image, caption];
 - parameters carry the official checkpoint's names, so loading needs no table;
-- what does not depend on the step (refined captions, positions, rotary tables, masks) is made once
-  per request by `prepare` and handed to every forward as a `Conditioning`;
-- what depends on the step alone is made for all steps of a run by `modulate`;
+- refined captions, positions, rotary tables and masks do not depend on the step: `prepare` makes
+  them once per request, and every forward takes them as a `Conditioning`;
+- modulation depends on the step alone: `modulate` makes it for all steps of a run;
 - sequences are padded to a multiple of 32 with learned tokens that *are* attended to, so a mask
   exists only in a batch of unequal captions;
 - sinusoids and rotary angles are computed on the host, where cos and sin of large angles are exact
@@ -20,6 +20,7 @@ import numpy as np
 from mlx import nn
 
 from .blocks import Block, FinalLayer, Modulation, ScaledNorm, TimestepEmbedder, headroom
+from .layers.evaluation import run_blocks
 from .layers.linear import Linear
 from .layers.positions import Rope, caption_positions, image_positions, tables
 from .transformer_config import PATCH_SIZE, SEQUENCE_MULTIPLE, TransformerConfig
@@ -29,23 +30,23 @@ PATCH_KEY = f"{PATCH_SIZE}-1"
 
 @dataclass(frozen=True)
 class Conditioning:
-    """All that a run of forwards shares: nothing in it depends on the step."""
+    """The inputs that all forwards of a run share: nothing in it depends on the step."""
 
     captions: mx.array  # (B, Lc, dim), refined, zeros after the shorter ones
     image_rope: Rope
     joint_rope: Rope
-    mask: mx.array | None  # (B, 1, 1, L), True where a key may be attended to
+    mask: mx.array | None  # (B, 1, 1, L), added to scores: 0, or -inf for keys that are padding
     grid: tuple[int, int]  # image tokens down and across
 
     @property
     def arrays(self) -> list[mx.array]:
-        found = [self.captions, *self.image_rope, *self.joint_rope]
-        return found if self.mask is None else [*found, self.mask]
+        arrays = [self.captions, *self.image_rope, *self.joint_rope]
+        return arrays if self.mask is None else [*arrays, self.mask]
 
 
 @dataclass(frozen=True)
 class StepModulation:
-    """All that a forward takes from its time."""
+    """The inputs of a forward that depend on its time."""
 
     noise_refiner: list[Modulation]
     layers: list[Modulation]
@@ -94,11 +95,8 @@ class ZImageTransformer(nn.Module):
             n: np.concatenate([image[n], caption_positions(n), np.zeros((longest - n, 3), int)])
             for n in image
         }
-        mask = None
-        if len(image) > 1:
-            keys = np.arange(len(joint[longest]))
-            valid = np.array([len(image[n]) + n for n in lengths])
-            mask = mx.array((keys[None] < valid[:, None])[:, None, None])
+        valid = [len(image[n]) + n for n in lengths]
+        mask = _padding_mask(valid, len(joint[longest]), self.dtype) if len(image) > 1 else None
         one_or_all = lengths if len(image) > 1 else lengths[:1]
         padded = [mx.pad(c, [(0, 0), (0, longest - c.shape[1]), (0, 0)]) for c in refined]
         return Conditioning(
@@ -110,7 +108,10 @@ class ZImageTransformer(nn.Module):
         )
 
     def modulate(self, times: Sequence[float] | np.ndarray) -> list[StepModulation]:
-        """For each step of a run; its time, 0 at noise and 1 at clean, or one for each picture."""
+        """Return the modulation of each step of a run.
+
+        `times`: 0 at noise, 1 at clean; one for each step, or for each step and picture.
+        """
         scaled = np.asarray(times, np.float32) * np.float32(self.config.t_scale)
         time = self.t_embedder(
             scaled.reshape(len(scaled), -1), self.dtype
@@ -124,23 +125,23 @@ class ZImageTransformer(nn.Module):
         ]
 
     def drop_modulation(self) -> None:
-        """Let go of the weights that `modulate` needs: after it, and for good."""
+        """Free the weights that only `modulate` needs, for good."""
         for block in [*self.noise_refiner, *self.layers]:
             block.adaLN_modulation = []
 
     def __call__(
         self, latents: mx.array, modulation: StepModulation, conditioning: Conditioning
     ) -> mx.array:
-        """One forward. `latents` (B, C, H, W)."""
+        """Predict the velocity of latents, both (B, C, H, W)."""
         size = self.config.patch_size
         tokens = self.all_x_embedder[PATCH_KEY](patchify(latents.astype(self.dtype), size))
         count = tokens.shape[1]
         x = _pad(tokens, self.x_pad_token)  # (B, Lx, dim)
-        for block, own in zip(self.noise_refiner, modulation.noise_refiner, strict=True):
-            x = block(x, conditioning.image_rope, None, own)
+        refined = [(conditioning.image_rope, None, m) for m in modulation.noise_refiner]
+        x = run_blocks(self.noise_refiner, x, refined, self._block_flops(x))
         x = mx.concatenate([x, conditioning.captions], axis=1)  # (B, Lx + Lc, dim)
-        for block, own in zip(self.layers, modulation.layers, strict=True):
-            x = block(x, conditioning.joint_rope, conditioning.mask, own)
+        joint = [(conditioning.joint_rope, conditioning.mask, m) for m in modulation.layers]
+        x = run_blocks(self.layers, x, joint, self._block_flops(x))
         out = self.all_final_layer[PATCH_KEY](x[:, :count], modulation.final)
         return unpatchify(out, conditioning.grid, size)
 
@@ -150,9 +151,11 @@ class ZImageTransformer(nn.Module):
             caption = caption * factor
         x = _pad(linear(norm(caption[None].astype(self.dtype))), self.cap_pad_token)
         rope = self._rope(caption_positions(x.shape[1])[None])
-        for block in self.context_refiner:
-            x = block(x, rope)
-        return x  # (1, Lc, dim)
+        arguments = [(rope,)] * len(self.context_refiner)
+        return run_blocks(self.context_refiner, x, arguments, self._block_flops(x))  # (1, Lc, dim)
+
+    def _block_flops(self, x: mx.array) -> int:
+        return x.shape[0] * self.config.block_flops(x.shape[1])
 
     def _image_positions(self, caption_length: int, grid: tuple[int, int]) -> np.ndarray:
         positions = image_positions(caption_length + 1, *grid)
@@ -170,15 +173,24 @@ def _pad(x: mx.array, token: mx.array) -> mx.array:
     return mx.concatenate([x, rows], axis=1)
 
 
+def _padding_mask(valid: Sequence[int], length: int, dtype: mx.Dtype) -> mx.array:
+    """Return (B, 1, 1, L): 0 for the first `valid` keys of each picture, -inf after them."""
+    is_key = mx.array(np.arange(length) < np.array(valid)[:, None])
+    return mx.where(is_key, 0.0, -mx.inf).astype(dtype)[:, None, None]
+
+
 def patchify(latents: mx.array, size: int) -> mx.array:
-    """(B, C, H, W) to tokens in reading order, channel fastest: (B, H W / size^2, size^2 C)."""
+    """Cut (B, C, H, W) into tokens in reading order: (B, H W / size^2, size^2 C).
+
+    Channels vary fastest in a token.
+    """
     b, c, h, w = latents.shape
     x = latents.reshape(b, c, h // size, size, w // size, size)
     return x.transpose(0, 2, 4, 3, 5, 1).reshape(b, -1, size * size * c)
 
 
 def unpatchify(tokens: mx.array, grid: tuple[int, int], size: int) -> mx.array:
-    """The way back: (B, h w, size^2 C) to (B, C, h size, w size)."""
+    """Join tokens (B, h w, size^2 C) to (B, C, h size, w size)."""
     h, w = grid
     x = tokens.reshape(tokens.shape[0], h, w, size, size, -1)
     return x.transpose(0, 5, 1, 3, 2, 4).reshape(x.shape[0], -1, h * size, w * size)

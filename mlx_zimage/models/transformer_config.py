@@ -1,4 +1,4 @@
-"""transformer/config.json: what shapes the model, and what its positions can hold."""
+"""transformer/config.json: the shape of the model, and how large its positions let pictures be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SEQUENCE_MULTIPLE = 32  # sequences are padded to it
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """transformer/config.json, the part that shapes the model."""
+    """The fields of transformer/config.json that shape the model."""
 
     in_channels: int  # of the latents
     dim: int
@@ -32,6 +32,7 @@ class TransformerConfig:
     all_patch_size: tuple[int, ...] = (2,)
     all_f_patch_size: tuple[int, ...] = (1,)
     siglip_feat_dim: int | None = None
+    has_target_time: bool = False  # a second timestep embedder; known by its keys, in no config
 
     @classmethod
     def from_dict(
@@ -75,16 +76,22 @@ class TransformerConfig:
     def adaln_dim(self) -> int:
         return min(self.dim, ADALN_WIDTH)
 
+    def block_flops(self, length: int) -> int:
+        """Return the multiplications and additions of one block over a sequence of one picture."""
+        matrices = 4 * self.dim**2 + 3 * self.dim * self.hidden_dim
+        return 2 * length * matrices + 4 * length**2 * self.dim
+
     @property
     def patch_size(self) -> int:
         return PATCH_SIZE
 
     @property
     def max_caption_tokens(self) -> int:
-        """The image sits at position padded length + 1, which the caption axis must still have."""
+        """The most tokens whose padded length leaves the caption axis a position for the image."""
         return (self.axes_lens[0] - 2) // SEQUENCE_MULTIPLE * SEQUENCE_MULTIPLE
 
     def check_caption(self, shape: tuple[int, ...]) -> None:
+        """Refuse an embedding of another width, or of more tokens than there are positions."""
         width, most = self.cap_feat_dim, self.max_caption_tokens
         if len(shape) != 2 or shape[1] != width or not 0 < shape[0] <= most:
             raise RequestError(
@@ -92,7 +99,7 @@ class TransformerConfig:
             )
 
     def check_size(self, height: int, width: int) -> None:
-        """Of latents, against the positions the rotary axes have."""
+        """Refuse latents with more rows or columns than the rotary axes have positions."""
         rows, columns = (lens * self.patch_size for lens in self.axes_lens[1:])
         if height > rows or width > columns:
             raise RequestError(

@@ -69,6 +69,40 @@ class NoiseStream:
         return mx.array(np.stack(rows).reshape(shape))
 
 
+class VariedNoise(NoiseStream):
+    """The noise of some seeds, turned toward another's; each picture's keeps its length.
+
+    At strength 0 it is exactly the base's, at 1 exactly the other's.
+    """
+
+    def __init__(self, base: NoiseStream, other: NoiseStream, strength: float):
+        self._base, self._other, self._strength = base, other, strength
+
+    def draw(self, shape: tuple[int, ...]) -> mx.array:
+        base, other = (np.array(s.draw(shape), np.float64) for s in (self._base, self._other))
+        return mx.array(slerp(base, other, self._strength).astype(np.float32))
+
+
+def slerp(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+    """Turn each row of `start`, (B, ...), toward that of `end` by a share of their angle."""
+    a, b = start.reshape(len(start), -1), end.reshape(len(end), -1)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    angle = np.arccos(np.clip((a * b).sum(axis=1) / lengths, -1, 1))[:, None]
+    sine = np.sin(angle)
+    is_flat = sine < 1e-6  # equal or opposite rows have no plane to turn in
+    divisor = np.where(is_flat, 1, sine)
+    left = np.where(is_flat, 1 - share, np.sin((1 - share) * angle) / divisor)
+    right = np.where(is_flat, share, np.sin(share * angle) / divisor)
+    return np.asarray((left * a + right * b).reshape(start.shape))
+
+
+def shifted_seeds(seeds: int | Sequence[int], by: int) -> int | tuple[int, ...]:
+    """Return other seeds, for noise that must differ from these seeds' own."""
+    if isinstance(seeds, int):
+        return (seeds + by) % 2**64
+    return tuple((seed + by) % 2**64 for seed in seeds)
+
+
 def draw(kind: str, seeds: int | Sequence[int], shape: tuple[int, ...]) -> mx.array:
     """Return the first noise that these seeds draw."""
     return NoiseStream(kind, seeds).draw(shape)

@@ -18,6 +18,7 @@ class SamplerStep:
     time: float  # the model's: 0 at pure noise, 1 at a clean image
     sigma: float  # the noise level that the latents have
     next_sigma: float  # the noise level that they reach
+    target: float | None = None  # the time that a TwinFlow model is told to aim at
 
 
 class Sampler(Protocol):

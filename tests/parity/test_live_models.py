@@ -122,7 +122,7 @@ def test_whole_language_model(
     from mlx_zimage.weights.index import read_folder
 
     folder = checkpoint(kind)
-    ours = TextEncoder(Checkpoint.open(folder).text_encoder, whole=True)
+    ours = TextEncoder(Checkpoint.open(folder).text_encoder, with_head=True)
     found = read_folder(folder / "text_encoder").items()
     arrays = [(key, entry.rows(0, entry.shape[0]).astype(mx.float32)) for key, entry in found]
     ours.load_weights(arrays, strict=True)

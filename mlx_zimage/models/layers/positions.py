@@ -1,4 +1,4 @@
-"""Where and when a token is: rotary positions on three axes, and the timestep's sinusoid.
+"""Positions in a sequence and in time: rotary tables on three axes, and the timestep's sinusoid.
 
 The axes are (caption position, row, column). Angles and their cosines are computed on the host:
 they are few, and exact there whatever the backend does with large angles.
@@ -14,7 +14,11 @@ import numpy as np
 
 
 class Rope(NamedTuple):
-    """Rotary tables in float32, each (B or 1, L, 1, head_dim / 2)."""
+    """Rotary tables in float32, laid out as the pairs they rotate, with the sine's sign.
+
+    A pair (a, b) becomes (a, b) * (cos, cos) + (b, a) * (-sin, sin). Pairs are neighbours in
+    (B or 1, L, 1, D/2, 2), and half a head apart in (1, L, 1, 2, D/2).
+    """
 
     cos: mx.array
     sin: mx.array
@@ -32,26 +36,30 @@ def image_positions(first: int, rows: int, columns: int) -> np.ndarray:
 
 
 def tables(positions: np.ndarray, widths: Sequence[int], theta: float) -> Rope:
-    """(B, L, 3) integer positions to tables; angles in float64, cut to float32 as published."""
+    """Return tables for positions (B, L, 3); angles in float64, cut to float32 as published."""
     angles = []
     for axis, width in enumerate(widths):
         frequencies = 1.0 / theta ** (np.arange(0, width, 2, dtype=np.float64) / width)
         angles.append((positions[..., axis, None] * frequencies).astype(np.float32))
-    table = np.concatenate(angles, axis=-1)[:, :, None]  # (B, L, 1, D/2)
-    return Rope(mx.array(np.cos(table)), mx.array(np.sin(table)))
+    return _rope(np.concatenate(angles, axis=-1)[:, :, None], axis=-1)  # (B, L, 1, D/2, 2)
 
 
 def text_tables(length: int, width: int, theta: float) -> Rope:
-    """One axis, from 0; float32 throughout, as Qwen3 is published."""
+    """Return tables on one axis, from 0; float32 throughout, as Qwen3 is published."""
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     frequencies = np.float32(1) / (np.float64(theta) ** exponents).astype(np.float32)
     angles = np.arange(length, dtype=np.float32)[:, None] * frequencies
-    table = angles[None, :, None]  # (1, L, 1, D/2)
-    return Rope(mx.array(np.cos(table)), mx.array(np.sin(table)))
+    return _rope(angles[None, :, None], axis=-2)  # (1, L, 1, 2, D/2)
+
+
+def _rope(angles: np.ndarray, axis: int) -> Rope:
+    """Both tables of (B, L, 1, D/2) angles; `axis`: where the two of a pair lie."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    return Rope(mx.array(np.stack([cos, cos], axis)), mx.array(np.stack([-sin, sin], axis)))
 
 
 def sinusoid(times: np.ndarray, width: int) -> np.ndarray:
-    """Float32 (...) to (..., width): cosines first, then sines."""
+    """Return (..., width) for times (...) in float32: cosines first, then sines."""
     half = width // 2
     exponents = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half)
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)  # angles reach 1000
@@ -60,22 +68,18 @@ def sinusoid(times: np.ndarray, width: int) -> np.ndarray:
 
 
 @partial(mx.compile, shapeless=True)
-def _rotated(
-    even: mx.array, odd: mx.array, cos: mx.array, sin: mx.array
-) -> tuple[mx.array, mx.array]:
+def _rotated(x: mx.array, swapped: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     # Fused, so that the float32 inside never becomes a tensor of a 16-bit stream.
-    a, b = even.astype(mx.float32), odd.astype(mx.float32)
-    return (a * cos - b * sin).astype(even.dtype), (a * sin + b * cos).astype(even.dtype)
+    return (x.astype(mx.float32) * cos + swapped.astype(mx.float32) * sin).astype(x.dtype)
 
 
 def rotate(x: mx.array, rope: Rope) -> mx.array:
-    """Multiply neighbouring pairs, taken as complex numbers, by the rotary table."""
+    """Multiply neighbouring pairs of (B, L, H, D), as complex numbers, by the rotary table."""
     pairs = x.reshape(*x.shape[:-1], -1, 2)  # (B, L, H, D/2, 2)
-    even, odd = _rotated(pairs[..., 0], pairs[..., 1], rope.cos, rope.sin)
-    return mx.stack([even, odd], axis=-1).reshape(x.shape)
+    return _rotated(pairs, pairs[..., ::-1], *rope).reshape(x.shape)
 
 
 def rotate_halves(x: mx.array, rope: Rope) -> mx.array:
-    """The same for pairs that lie half the width apart, as Qwen3 has them."""
-    first, second = mx.split(x, 2, axis=-1)  # (B, L, H, D/2)
-    return mx.concatenate([*_rotated(first, second, rope.cos, rope.sin)], axis=-1)
+    """Multiply pairs that lie half a head apart, as Qwen3 has them."""
+    halves = x.reshape(*x.shape[:-1], 2, -1)  # (B, L, H, 2, D/2)
+    return _rotated(halves, halves[..., ::-1, :], *rope).reshape(x.shape)

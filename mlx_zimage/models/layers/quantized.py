@@ -1,95 +1,94 @@
-"""A linear layer whose weights are packed, and unpacked for a product where that is faster."""
+"""A linear layer whose weights are packed, and unpacked for a product where that is faster.
+
+With few rows MLX's quantized kernel is the faster way on every device. With many, an ordinary
+product of unpacked weights can be: on a CPU it is, up to 50 times. From how many rows on is a table
+by device; `mlx-zimage bench --probe` measures whether it is right on a machine.
+"""
 
 import math
-import time
-from collections.abc import Callable
-from functools import cache
 
 import mlx.core as mx
 from mlx import nn
 
+from ... import device
+from .evaluation import evaluate_on_cpu
+
+UNPACKED = 1 << 22  # numbers that a CPU unpacks at once
+
+# Rows from which on unpacking is faster: in float32, and in 16 bit, whose products a CPU computes
+# slowly in either way. Measured by `mlx-zimage bench --probe` on two cores of an EPYC 7003.
+CPU_ROWS = {
+    ("affine", 2): (16, 2),
+    ("affine", 3): (8, 2),
+    ("affine", 4): (2, 1),
+    ("affine", 5): (16, 2),
+    ("affine", 6): (16, 4),
+    ("affine", 8): (2, 1),
+    ("mxfp4", 4): (32, 4),
+    ("mxfp8", 8): (2, 1),
+    ("nvfp4", 4): (32, 4),
+}
+# By MLX's sources, not measured. On Apple's first generations its kernels are a third slower than
+# a product, which is worth unpacking where there are many rows.
+APPLE_ROWS, APPLE_BEFORE = 1024, 15
+# CUDA has tuned kernels in 16 bit, for these bits and all but affine packings; else a plain one.
+CUDA_ROWS, CUDA_TUNED = 64, (4, 8)
+
 
 class QuantizedLinear(nn.QuantizedLinear):
-    """With many rows, unpacking the weights for an ordinary product can beat the quantized kernel:
-    on a CPU by a factor of 50."""
-
     def __call__(self, x: mx.array) -> mx.array:
-        rows, device = x.size // max(x.shape[-1], 1), str(mx.default_device())
-        if rows < _unpacks_from(self.mode, self.bits, self.group_size, x.dtype, device):
+        rows = x.size // max(x.shape[-1], 1)
+        if rows < unpacks_from(self.mode, self.bits, x.dtype):
             return super().__call__(x)
-        at_once = max(UNPACKED // x.shape[-1], 1)
-        made = []
+        at_once = len(self.weight)
+        if device.kind() == "cpu":
+            at_once = max(UNPACKED // x.shape[-1], 1)
+        parts = []
         for start in range(0, len(self.weight), at_once):
-            made.append(x @ self._unpacked(start, start + at_once, x.dtype).T)
-            mx.eval(made[-1])  # else all that is unpacked is there at once
-        out = mx.concatenate(made, axis=-1) if len(made) > 1 else made[0]
+            parts.append(x @ self._unpacked(start, start + at_once, x.dtype).T)
+            evaluate_on_cpu(parts[-1])  # else all that is unpacked is there at once
+        out = mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
         return out + self.bias if "bias" in self else out
 
     def _unpacked(self, start: int, stop: int, dtype: mx.Dtype) -> mx.array:
-        """Some rows of the matrix."""
-        bias = self.get("biases")
+        """Return some rows of the matrix."""
+        biases = self.get("biases")
         words, scales = self.weight[start:stop], self.scales[start:stop]
-        bias = None if bias is None else bias[start:stop]
-        return unpack(words, scales, bias, self.group_size, self.bits, self.mode, dtype)
+        biases = None if biases is None else biases[start:stop]
+        return unpack(words, scales, biases, self.group_size, self.bits, self.mode, dtype)
 
 
-UNPACKED = 1 << 22  # numbers, at once
+def unpacks_from(mode: str, bits: int, dtype: mx.Dtype) -> float:
+    """Return the rows from which on unpacking is faster than MLX's quantized kernel."""
+    kind = device.kind()
+    if kind == "cpu":
+        return CPU_ROWS[mode, bits][0 if dtype == mx.float32 else 1]
+    if kind == "cuda":
+        is_tuned = dtype != mx.float32 and (mode != "affine" or bits in CUDA_TUNED)
+        return math.inf if is_tuned else CUDA_ROWS
+    generation = device.apple_generation()
+    return APPLE_ROWS if generation is not None and generation < APPLE_BEFORE else math.inf
 
 
 def unpack(
     words: mx.array,
     scales: mx.array,
-    bias: mx.array | None,
-    group: int,
+    biases: mx.array | None,
+    group_size: int,
     bits: int,
     mode: str,
     dtype: mx.Dtype,
 ) -> mx.array:
-    """`mx.dequantize`; where it shifts and copies 32 bits for each number, from bytes, to the same
-    bits in a third of its time."""
-    if bias is None or bits not in (4, 8) or mx.default_device().type != mx.DeviceType.cpu:
-        return mx.dequantize(words, scales, bias, group, bits, mode=mode, dtype=dtype)
+    """Return what `mx.dequantize` does, to the bit.
+
+    For each number of 4 or 8 bits a CPU's `mx.dequantize` shifts and copies 32; here it takes them
+    from bytes, in a third of the time.
+    """
+    if biases is None or bits not in (4, 8) or device.kind() != "cpu":
+        return mx.dequantize(words, scales, biases, group_size, bits, mode=mode, dtype=dtype)
     values = words.view(mx.uint8)
     if bits == 4:
         values = values.astype(mx.uint16)
         values = ((values | values << 4) & 0x0F0F).view(mx.uint8)
-    values = values.reshape(*scales.shape, group) * scales[..., None] + bias[..., None]
+    values = values.reshape(*scales.shape, group_size) * scales[..., None] + biases[..., None]
     return values.reshape(len(words), -1).astype(dtype)
-
-
-TRIED_ROWS, TRIED_SIDE = (8, 64, 512), 512
-WORTH = 1.3  # times as fast
-
-
-@cache
-def _unpacks_from(mode: str, bits: int, group: int, dtype: mx.Dtype, device: str) -> float:
-    """How many rows make it worth while: measured once, on the device that is used."""
-    square = mx.ones((TRIED_SIDE, TRIED_SIDE), dtype)
-    words, scales, *biases = mx.quantize(square, group, bits, mode=mode)
-    bias = biases[0] if biases else None
-
-    def kernel(x: mx.array) -> mx.array:
-        return mx.quantized_matmul(
-            x, words, scales, bias, transpose=True, group_size=group, bits=bits, mode=mode
-        )
-
-    def unpacked(x: mx.array) -> mx.array:
-        return x @ unpack(words, scales, bias, group, bits, mode, dtype).T
-
-    mx.eval(words, scales, *biases)
-    for rows in TRIED_ROWS:
-        x = mx.ones((rows, TRIED_SIDE), dtype)
-        mx.eval(x)
-        if _seconds(kernel, x) > WORTH * _seconds(unpacked, x):
-            return rows
-    return math.inf
-
-
-def _seconds(product: Callable[[mx.array], mx.array], x: mx.array) -> float:
-    """The better of two, after one that warms up."""
-    seconds = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        mx.eval(product(x))
-        seconds.append(time.perf_counter() - begun)
-    return min(seconds[1:])

@@ -1,13 +1,26 @@
-"""Large images in strips of rows: what is made of one is evaluated before the next is begun."""
+"""Large images in strips of rows: each strip is computed before the next is begun.
+
+A convolution takes a strip with a row of each neighbour, so that joined strips are what the image
+would be at once. Evaluation is what bounds the memory: strips are evaluated on every device.
+"""
 
 from collections.abc import Callable, Iterator
 
 import mlx.core as mx
 
-from .linear import Conv2d
+from ... import device
+from .convolution import Conv2d
 
 Strips = list[mx.array]
-"""An image (B, H, W, C). Whoever is given one empties it, so that it is freed on the way."""
+"""An image (B, H, W, C). A function that takes one empties it, so that strips are freed early."""
+
+CPU_PIXELS = 1 << 15
+GPU_PIXELS = 1 << 18  # where an evaluation costs more, and a convolution copies nothing
+
+
+def strip_pixels() -> int:
+    """Return how many pixels a strip has on this device, at the image's own size."""
+    return CPU_PIXELS if device.kind() == "cpu" else GPU_PIXELS
 
 
 def split(x: mx.array, heights: list[int]) -> Strips:
@@ -22,9 +35,9 @@ def split(x: mx.array, heights: list[int]) -> Strips:
 def convolve(
     conv: Conv2d, strips: Strips, before: Callable[[mx.array], mx.array], trim: int = 0
 ) -> Iterator[mx.array]:
-    """A 3x3 convolution of `before` of each strip, and of a row of its neighbours.
+    """Yield a 3x3 convolution of `before(strip)` for each strip.
 
-    `trim`: rows that `before` makes of a neighbour's and that are too many.
+    `trim`: how many rows too many `before` makes of a neighbour's row.
     """
     above: mx.array | None = None
     while strips:
@@ -38,9 +51,10 @@ def convolve(
             out = conv(window)
         else:
             ends = (0 if top else trim, window.shape[1] - (0 if bottom else trim))
-            edges = [(0, 0), (int(top), int(bottom)), (0, 0), (0, 0)]
-            window = mx.pad(window[:, slice(*ends)], edges)
-            out = mx.conv2d(window, conv.weight, padding=(0, 1)) + conv.bias
+            window = window[:, slice(*ends)]
+            if top or bottom:
+                window = mx.pad(window, [(0, 0), (int(top), int(bottom)), (0, 0), (0, 0)])
+            out = conv.convolve(window, (0, 1))
         mx.eval(out, *([] if above is None else [above]))
         del x, rows, window
         yield out
