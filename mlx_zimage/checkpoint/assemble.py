@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx import nn
 
 from .. import device
+from ..models.layers.convolution import store_flipped
 from ..quantization.recipe import pack, prepare
 from ..weights.packing import Packing
 from ..weights.safetensors import FLOATS, Entry, SafetensorsFile
@@ -52,6 +53,7 @@ def load(
         on_disk[path] = StreamedEmbedding(tensor, packings.get(path), dtype)
         put(module, path, nn.Identity())
     module.load_weights(_read(resident, packings, dtype), strict=True)
+    store_flipped(module)
     for path, value in on_disk.items():
         put(module, path, value)
     return module
