@@ -44,6 +44,7 @@ class Component:
     modulation: str | None = None  # in the keys of a block's weights that `modulate` alone needs
     computes_in_float16: bool = False  # else it takes bfloat16 where float16 is asked for
     needs: Callable[[str, Config], bool] = lambda key, config: True  # whether a key is used
+    complete: Callable[[Config, Tensors], Config] = lambda config, tensors: config  # by its keys
     official: Callable[[Tensors], Tensors] = lambda tensors: tensors  # keys of older files
 
     def dtype(self, dtype: mx.Dtype) -> mx.Dtype:
@@ -86,11 +87,13 @@ COMPONENTS: dict[str, Component] = {
                 "all_x_embedder",
                 "cap_embedder",
                 "t_embedder",
+                "t_embedder_2",
                 "adaLN_modulation",
                 "all_final_layer",
             ),
             blocks=("noise_refiner", "context_refiner", "layers"),
             modulation="adaLN_modulation",
+            complete=lambda config, tensors: config.with_keys(tensors),
             computes_in_float16=True,
         ),
         Component(
