@@ -24,6 +24,7 @@ from ..weights.tensor import Tensors
 
 Config = Any
 """The frozen dataclass that a component's config.json is read into."""
+Activations = Callable[[Config, Workload, mx.Dtype, bool], int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Component:
     phase: Phase  # of a generation, in which it runs
     read_config: Callable[[Mapping[str, Any], str], Config]
     build: Callable[[Config], nn.Module]
-    activations: Callable[[Config, Workload, mx.Dtype, bool], int]  # bytes, at work
+    activations: Activations  # bytes, at work
+    image_activations: Activations | None = None  # where it encodes pictures before the first step
     names: Names | None = None  # in other programs' files
     stem: str = "diffusion_pytorch_model"  # of its weight files
     required: bool = True
@@ -102,6 +104,7 @@ COMPONENTS: dict[str, Component] = {
             read_config=AutoencoderConfig.from_dict,
             build=Autoencoder,
             activations=activations.decoder,
+            image_activations=activations.encoder,
             names=names.VAE,
         ),
     )
