@@ -30,7 +30,7 @@ QK_NORM_EPS = 1e-5
 FINAL_NORM_EPS = 1e-6
 
 MODULATED = ("adaLN_modulation", "attention_norm", "ffn_norm")
-"""How the keys of a block begin that `modulate` reads."""
+"""Beginnings of the keys that `modulate` reads of a block."""
 
 HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where float16 thins out
 
@@ -39,7 +39,7 @@ HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where floa
 class Modulation:
     """The weights of a block's four norms, with the scales and gates of a time multiplied in.
 
-    Each is (dim,), or (B, 1, dim) where every picture has its own time.
+    Each is (dim,), or (B, 1, dim) where each picture has a time of its own.
     """
 
     attention_norm1: mx.array
