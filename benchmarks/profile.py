@@ -1,4 +1,4 @@
-"""Where a step of the transformer spends its time: products, attention, activation, the rest.
+"""The share of a step's time that products, attention, activation and the rest take.
 
     python -m benchmarks.profile [--size 512] [--layers 4] [--dtype float32] [--q 4] [--runs 3]
 

@@ -21,6 +21,7 @@ from .files import check_output, check_outputs, save_array
 from .generation.encode import PromptTruncatedWarning
 from .hub.download import Remote, download, look_up
 from .hub.locate import locate
+from .images.aspect import size_for_aspect
 from .images.compare import Comparison, compare_pictures
 from .images.files import read_metadata, save_picture, save_png
 from .images.page import sheet_page
@@ -28,6 +29,7 @@ from .images.sheet import contact_sheet
 from .memory.estimate import Estimate
 from .replay import Replay, replay
 from .request import Options, Request
+from .sweep import Sweep, SweepAxis, SweepCell
 from .version import __version__ as __version__
 from .zimage import ZImage
 
@@ -55,6 +57,9 @@ __all__ = [
     "Result",
     "Started",
     "Step",
+    "Sweep",
+    "SweepAxis",
+    "SweepCell",
     "Truncated",
     "Written",
     "ZImage",
@@ -75,6 +80,7 @@ __all__ = [
     "save_picture",
     "save_png",
     "sheet_page",
+    "size_for_aspect",
     "verify_checkpoint",
 ]
 

@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
 SETTINGS = ("identity", "dtype", "quantize", "mlx_zimage", "mlx")
 """What must be the same for the same bytes, beside the request."""
+RIVALS = {
+    "prompt": ("prompt_embeds",),
+    "prompt_embeds": ("prompt",),
+    "seed": ("latents",),
+    "noise": ("latents",),
+    "latents": ("seed", "noise"),
+}
+"""Stored fields that give way to another that is changed, as a request takes one of them."""
+GUIDED = ("negative_prompt", "cfg_normalization", "cfg_truncation")
+"""Stored fields that give way where guidance is turned off."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +45,17 @@ class Replay:
             if name in self.metadata and self.metadata[name] != now.get(name)
         ]
 
+    def agrees(self, request: Request) -> bool:
+        """Return whether the picture answers a request: all of its fields are as stored."""
+        stored = self.request.to_dict()
+        return all(stored.get(name) == value for name, value in request.to_dict().items())
+
 
 def replay(path: str | Path, **changes: Any) -> Replay:
     """Read the request of a picture; `changes` replace its fields.
+
+    Stored fields that cannot act beside the changes are left out: initial latents beside a new
+    seed, or a negative prompt where guidance is turned off.
 
     Pictures of AUTOMATIC1111's web UI, and of programs that write its `parameters` text, are read
     as far as that goes.
@@ -57,7 +75,16 @@ def replay(path: str | Path, **changes: Any) -> Replay:
     request = _request(path, stored)
     if type(index) is not int or not 0 <= index < request.count:
         raise RequestError(f"{path_text(Path(path))} has the index {excerpt(index)}")
-    return Replay(request.replace(**changes) if changes else request, index, metadata)
+    return Replay(_changed(request, changes) if changes else request, index, metadata)
+
+
+def _changed(request: Request, changes: Mapping[str, Any]) -> Request:
+    given_way = {rival for name in changes for rival in RIVALS.get(name, ())}
+    if "guidance" in changes and not changes["guidance"] and request.nag is None:
+        given_way |= {*GUIDED}
+    if "schedule" in changes and not isinstance(changes["schedule"], str):
+        given_way.add("steps")  # as many as there are noise levels
+    return request.replace(**{**dict.fromkeys(given_way), **changes})
 
 
 def _request(path: str | Path, fields: Mapping[str, Any]) -> Request:

@@ -1,4 +1,4 @@
-"""How near two arrays are; and devices that this machine does not have, in name."""
+"""Measures of how near two arrays are; and devices that this machine has in name only."""
 
 from typing import Any
 

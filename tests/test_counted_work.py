@@ -20,27 +20,27 @@ PROMPT = "a red fox in the snow"
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Multiplications and additions in matrix products and attention, by the model they are in."""
-    found: Counter[str] = Counter()
+    """Count multiplications and additions in matrix products and attention, by model."""
+    counts: Counter[str] = Counter()
     within: list[str] = []
 
     def watch(owner: Any, name: str, count: Callable[..., int]) -> None:
-        kept = getattr(owner, name)
+        function = getattr(owner, name)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             if within:
-                found[within[-1]] += count(*args)
-            return kept(*args, **kwargs)
+                counts[within[-1]] += count(*args)
+            return function(*args, **kwargs)
 
         monkeypatch.setattr(owner, name, watched)
 
     def enter(owner: Any, name: str, label: str) -> None:
-        kept = getattr(owner, name)
+        function = getattr(owner, name)
 
         def entered(*args: Any, **kwargs: Any) -> Any:
             within.append(label)
             try:
-                return kept(*args, **kwargs)
+                return function(*args, **kwargs)
             finally:
                 within.pop()
 
@@ -56,7 +56,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     enter(ZImageTransformer, "prepare", "once")
     enter(ZImageTransformer, "modulate", "modulation")
     enter(ZImageTransformer, "__call__", "steps")
-    return found
+    return counts
 
 
 def _least(checkpoint: Checkpoint, tokens: int, side: int, steps: int) -> dict[str, int]:
@@ -94,11 +94,11 @@ def test_no_mask_for_one_picture(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[object] = set()
-    kept = mx.fast.scaled_dot_product_attention
+    function = mx.fast.scaled_dot_product_attention
 
     def watched(*args: Any, mask: Any = None, **kwargs: Any) -> mx.array:
         seen.add(mask if mask is None or isinstance(mask, str) else "an array")
-        return kept(*args, mask=mask, **kwargs)
+        return function(*args, mask=mask, **kwargs)
 
     monkeypatch.setattr(mx.fast, "scaled_dot_product_attention", watched)
     model = ZImage.load(checkpoint("small"))

@@ -29,6 +29,7 @@ FLOORS = (
     {"generation"},
     {"capabilities", "loading"},
     {"replay", "zimage"},
+    {"sweep"},
     {"bench"},
     {"cli"},
 )

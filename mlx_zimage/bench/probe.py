@@ -90,9 +90,9 @@ def _ratios(mode: str, bits: int, group_size: int, dtype: mx.Dtype) -> Iterator[
     cpu = device.kind() == "cpu"
     side = CPU_SIDE if cpu else SIDE
     square = mx.random.normal((side, side), key=mx.random.key(0)).astype(dtype)
-    words, scales, *rest = mx.quantize(square, group_size, bits, mode=mode)
-    biases = rest[0] if rest else None
-    mx.eval(words, scales, *rest)
+    words, scales, *zeros = mx.quantize(square, group_size, bits, mode=mode)
+    biases = zeros[0] if zeros else None
+    mx.eval(words, scales, *zeros)
     del square
 
     def kernel(x: mx.array) -> mx.array:

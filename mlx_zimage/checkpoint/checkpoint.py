@@ -133,10 +133,11 @@ class Checkpoint:
                 continue
             data = read_json(file)
             held = tensors[name] if name in tensors else read_component(home / name, data)
+            official = component.official(held)
             components[name] = StoredComponent(
                 component,
-                component.read_config(data, str(file)),
-                component.official(held),
+                component.complete(component.read_config(data, str(file)), official),
+                official,
                 path / name,
                 file,
             )

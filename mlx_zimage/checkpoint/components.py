@@ -24,6 +24,7 @@ from ..weights.tensor import Tensors
 
 Config = Any
 """The frozen dataclass that a component's config.json is read into."""
+Activations = Callable[[Config, Workload, mx.Dtype, bool], int]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Component:
     phase: Phase  # of a generation, in which it runs
     read_config: Callable[[Mapping[str, Any], str], Config]
     build: Callable[[Config], nn.Module]
-    activations: Callable[[Config, Workload, mx.Dtype, bool], int]  # bytes, at work
+    activations: Activations  # bytes, at work
+    image_activations: Activations | None = None  # where it encodes pictures before the first step
     names: Names | None = None  # in other programs' files
     stem: str = "diffusion_pytorch_model"  # of its weight files
     required: bool = True
@@ -44,6 +46,7 @@ class Component:
     modulation: str | None = None  # in the keys of a block's weights that `modulate` alone needs
     computes_in_float16: bool = False  # else it takes bfloat16 where float16 is asked for
     needs: Callable[[str, Config], bool] = lambda key, config: True  # whether a key is used
+    complete: Callable[[Config, Tensors], Config] = lambda config, tensors: config  # by its keys
     official: Callable[[Tensors], Tensors] = lambda tensors: tensors  # keys of older files
 
     def dtype(self, dtype: mx.Dtype) -> mx.Dtype:
@@ -86,11 +89,13 @@ COMPONENTS: dict[str, Component] = {
                 "all_x_embedder",
                 "cap_embedder",
                 "t_embedder",
+                "t_embedder_2",
                 "adaLN_modulation",
                 "all_final_layer",
             ),
             blocks=("noise_refiner", "context_refiner", "layers"),
             modulation="adaLN_modulation",
+            complete=lambda config, tensors: config.with_keys(tensors),
             computes_in_float16=True,
         ),
         Component(
@@ -99,6 +104,7 @@ COMPONENTS: dict[str, Component] = {
             read_config=AutoencoderConfig.from_dict,
             build=Autoencoder,
             activations=activations.decoder,
+            image_activations=activations.encoder,
             names=names.VAE,
         ),
     )

@@ -11,6 +11,7 @@ import typer
 from .. import Request, ZImage, check_output
 from ..bench.machine import command, describe, gemm_rate
 from ..bench.measure import Measured, measure
+from ..bench.probe import probe
 from ..bench.run import open_model, report_text, save_report
 from . import options as o
 from . import values
@@ -18,6 +19,15 @@ from .models import Choice, find, usage
 from .parsing import UsageError
 from .progress import reporter
 
+PROBED = {
+    "mode": "mode  ",
+    "bits": "bits",
+    "group_size": "group size",
+    "dtype": "dtype   ",
+    "table_rows": "rows by the table",
+    "measured_rows": "rows as measured",
+}
+"""The columns of --probe: from how many rows on unpacking is faster."""
 PROMPT = "a red fox in the snow, its breath in the morning light, photograph, 35 mm"
 
 
@@ -152,10 +162,6 @@ def _begun(zimage: ZImage, name: str) -> dict[str, Any]:
     }
 
 
-def _rows_text(value: object) -> str:
-    return "-" if value is None else str(value)
-
-
 def _check_alone(**others: object) -> None:
     for name, value in others.items():
         if value is not None and value != []:
@@ -169,24 +175,23 @@ def _request(batch: int, sides: tuple[int | None, int | None], steps: int) -> Re
 
 def _show_probe(as_json: bool) -> None:
     """Show from how many rows on unpacking is faster, by the table and as measured here."""
-    from ..bench.probe import probe
-
-    rows = [dataclasses.asdict(row) for row in probe()]
     if as_json:
+        rows = [dataclasses.asdict(row) for row in probe()]
         print(report_text({"machine": describe(), "probe": rows}), end="")
         return
-    names = [name for name in rows[0] if name != "agrees"]
-    table = [[*names, ""]]
-    for row in rows:
-        table.append([*(_rows_text(row[n]) for n in names), "ok" if row["agrees"] else "differs"])
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        cells = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
-        print("  ".join(cells).rstrip())
-    wrong = sum(not row["agrees"] for row in rows)
-    count = f"{wrong} of {len(rows)} rows"
-    verdict = f"wrong on this machine in {count}" if wrong else "right on this machine"
-    print(f"the table is {verdict}")
+    print("  ".join(PROBED.values()))
+    agreements = []
+    for row in probe():
+        values = [getattr(row, name) for name in PROBED]
+        texts = ["-" if value is None else str(value) for value in values]
+        cells = [text.ljust(len(name)) for text, name in zip(texts, PROBED.values(), strict=True)]
+        print("  ".join([*cells, "ok" if row.agrees else "differs"]), flush=True)
+        agreements.append(row.agrees)
+    count = f"{agreements.count(False)} of {len(agreements)} rows"
+    right = all(agreements)
+    print(
+        f"the table is {'right on this machine' if right else f'wrong on this machine in {count}'}"
+    )
 
 
 def _show_machine(report: dict[str, Any]) -> None:

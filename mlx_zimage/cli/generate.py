@@ -1,30 +1,57 @@
-"""`generate`: pictures from a prompt."""
+"""`generate`: pictures from prompts."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace as changed
 from typing import Any
 
-from .. import Request, Result, ZImage
+from .. import Event, Request, Result, Step, ZImage, size_for_aspect
 from . import options as o
+from . import request_options as r
 from . import values
-from .models import Choice, load, usage
-from .outputs import Outputs, read_array
+from .drawing import drawn
+from .models import Models, usage
+from .order import Item, Order
+from .outputs import Outputs
 from .parsing import UsageError
+from .preview import Preview, preview_to
 from .progress import Reporter, reporter
 
 
 def generate(
-    words: o.Words = None,
-    prompt: o.Prompt = None,
-    negative_prompt: o.NegativePrompt = None,
-    width: o.Width = None,
-    height: o.Height = None,
-    size: o.Size = None,
-    steps: o.Steps = None,
-    seed: o.Seeds = None,
-    count: o.Count = None,
-    guidance: o.Guidance = None,
-    cfg: o.Cfg = None,
-    model: o.Model = "turbo",
+    words: r.Words = None,
+    prompt: r.Prompt = None,
+    negative_prompt: r.NegativePrompt = None,
+    width: r.Width = None,
+    height: r.Height = None,
+    size: r.Size = None,
+    aspect: r.Aspect = None,
+    megapixels: r.Megapixels = None,
+    steps: r.Steps = None,
+    seed: r.Seeds = None,
+    count: r.Count = None,
+    guidance: r.Guidance = None,
+    cfg: r.Cfg = None,
+    prompt_file: o.PromptFile = None,
+    replay: o.Replay = None,
+    image: r.Image = None,
+    strength: r.Strength = None,
+    fit: r.Fit = None,
+    mask: r.Mask = None,
+    mask_softness: r.MaskSoftness = None,
+    keep_unmasked: r.KeepUnmasked = None,
+    focus: r.Focus = None,
+    outpaint: r.Outpaint = None,
+    sampler: r.Sampler = None,
+    schedule: r.Schedule = None,
+    shift: r.Shift = None,
+    nag: r.NagScale = None,
+    variety: r.Variety = None,
+    variation_of: r.VariationOf = None,
+    variation_strength: r.VariationStrength = None,
+    hires: r.Hires = None,
+    hires_strength: r.HiresStrength = None,
+    model: o.Model = None,
     q: o.Quantize = None,
     no_cache: o.NoCache = False,
     dtype: o.Dtype = None,
@@ -35,57 +62,110 @@ def generate(
     estimate: o.Estimate = False,
     output: o.Output = None,
     overwrite: o.Overwrite = False,
+    skip_existing: o.SkipExisting = False,
+    no_metadata: o.NoMetadata = False,
+    preview: o.Preview = None,
+    preview_decoder: o.PreviewDecoder = None,
     save_latents: o.SaveLatents = None,
     save_embeds: o.SaveEmbeds = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
-    cfg_normalization: o.Normalization = None,
-    cfg_truncation: o.Truncation = None,
-    schedule: o.Schedule = None,
-    noise: o.Noise = None,
-    latents: o.Latents = None,
-    prompt_embeds: o.PromptEmbeds = None,
+    cfg_normalization: r.Normalization = None,
+    cfg_truncation: r.Truncation = None,
+    noise: r.Noise = None,
+    latents: r.Latents = None,
+    prompt_embeds: r.PromptEmbeds = None,
     version: o.Version = False,
 ) -> None:
     """Make pictures from a prompt with Z-Image."""
-    choice = Choice(model, revision, download, offline)
-    fields = {
-        "prompt": _prompt(words, prompt),
-        "negative_prompt": negative_prompt,
-        **_sides(width, height, size),
-        "steps": steps,
-        "guidance": values.guidance_of(guidance, cfg),
-        "cfg_normalization": cfg_normalization,
-        "cfg_truncation": cfg_truncation,
-        "schedule": values.levels(schedule),
-        "noise": noise,
-        "latents": read_array(latents),
-        "prompt_embeds": read_array(prompt_embeds),
-    }
-    requests = _requests(fields, values.seeds(seed, count), count)
-    if no_cache and q is None:
+    options = dict(locals())
+    if no_cache and q is None and replay is None:
         raise UsageError("--no-cache has no effect without --q")
-    settings = {"quantize": values.bits(q), "dtype": dtype, "memory": memory}
-    with closing(reporter(json, quiet, len(requests))) as report:
+    order = Order.read(options)
+    with closing(reporter(json, quiet, order.jobs)) as report:
+        show = preview_to(preview, report)
+        models = Models.read(options, order.replayed, report)
+        if aspect is not None:
+            order = order.sized(_sides(models.peek(), aspect, megapixels))
         if estimate:
-            zimage = load(choice, report, keep_copy=False, **settings)
-            _show_estimate(zimage, requests[0], report)
-            return
-        seeds = [request.seed if isinstance(request.seed, int) else None for request in requests]
-        outputs = Outputs.plan(output, seeds, save_latents, save_embeds, overwrite)
-        zimage = load(choice, report, requests, keep_copy=not no_cache, **settings)
-        _note_memory(zimage, memory, report)
-        _draw(zimage, requests, outputs, report)
+            _show_estimate(models.load(keep_copy=False), next(order.items()).request, report)
+        elif order.lines is None:
+            _draw_live(order, models, Saving(options, show, report))
+        else:
+            _draw(order, models, Saving(options, show, report))
 
 
-def _draw(zimage: ZImage, requests: list[Request], outputs: Outputs, report: Reporter) -> None:
-    """Run the requests as one job: where memory is staged, each component is loaded once."""
-    with closing(zimage.stream_all(requests)) as events:
+class Saving:
+    """Takes the events of pictures, and saves each."""
+
+    def __init__(self, options: Mapping[str, Any], preview: Preview, report: Reporter):
+        self._options, self._preview, self.report = options, preview, report
+        self.skips = bool(options["skip_existing"])
+
+    def plan(self, order: Order, tags: Sequence[int | str | None]) -> Outputs:
+        options = self._options
+        return Outputs.plan(
+            options["output"],
+            tags,
+            options["save_latents"],
+            options["save_embeds"],
+            options["overwrite"],
+            numbered=order.numbered,
+            suffix=order.suffix,
+            skip=self.skips,
+            metadata=not options["no_metadata"],
+        )
+
+    def take(self, event: Event, item: Item, outputs: Outputs, place: int) -> None:
+        """Show an event; save a picture, if it is the one that the item wants."""
+        if not isinstance(event, Result):
+            self.report.event(event)
+            if isinstance(event, Step):
+                self._preview.show(event)
+        elif event.index == item.index:
+            self.report.saved(event, outputs.save(event, place))
+
+
+def _draw(order: Order, models: Models, saving: Saving) -> None:
+    """Draw what is known from the start, as jobs that share loaded components."""
+    items = [*order.items()]
+    outputs = saving.plan(order, [item.tag for item in items])
+    places = []
+    for place, item in enumerate(items):
+        if saving.skips and outputs.has(place, item.wanted):
+            saving.report.kept(outputs.pictures[place])
+        else:
+            places.append(place)
+    if not places:
+        return
+    requests = [items[place].request for place in places]
+    zimage = models.load(requests)
+    for event in drawn(zimage, requests):
+        place = places[event.job]
+        saving.take(event, items[place], outputs, place)
+
+
+def _draw_live(order: Order, models: Models, saving: Saving) -> None:
+    """Draw each prompt of standard input as it comes."""
+    zimage = models.load()
+    for number, item in enumerate(order.items()):
+        outputs = saving.plan(order, [item.tag])
+        if saving.skips and outputs.has(0, item.wanted):
+            saving.report.kept(outputs.pictures[0])
+            continue
+        with usage():
+            events = zimage.stream(item.request)
         for event in events:
-            if isinstance(event, Result):
-                report.saved(event, outputs.save(event))
-            else:
-                report.event(event)
+            saving.take(changed(event, job=number), item, outputs, 0)
+
+
+def _sides(zimage: ZImage, aspect: str, megapixels: float | None) -> dict[str, int]:
+    """Return the sides of an aspect, by default in the area that the model draws."""
+    model = zimage.capabilities()
+    area = model.width * model.height if megapixels is None else values.area(megapixels)
+    with usage():
+        width, height = size_for_aspect(aspect, area, model.side_multiple)
+    return {"width": width, "height": height}
 
 
 def _show_estimate(zimage: ZImage, request: Request, report: Reporter) -> None:
@@ -103,37 +183,3 @@ def _show_estimate(zimage: ZImage, request: Request, report: Reporter) -> None:
         peak=estimate.peak,
         device=device,
     )
-
-
-def _note_memory(zimage: ZImage, memory: str, report: Reporter) -> None:
-    chosen = zimage.capabilities().memory
-    if memory == "auto" and chosen != "resident":
-        report.note(f"--memory {chosen} is used, because the model is large for this device")
-
-
-def _prompt(words: str | None, prompt: str | None) -> str | None:
-    if words is not None and prompt is not None:
-        raise UsageError(f"two prompts are given: {values.shown(words)} and --prompt")
-    return words if prompt is None else prompt
-
-
-def _sides(width: int | None, height: int | None, size: str | None) -> dict[str, int | None]:
-    if size is None:
-        return {"width": width, "height": height}
-    if width is not None or height is not None:
-        raise UsageError("--size sets width and height; leave out --width and --height")
-    return dict(zip(("width", "height"), values.size(size), strict=True))
-
-
-def _requests(fields: dict[str, Any], seeds: list[int] | None, count: int | None) -> list[Request]:
-    """Return a request for each seed: those that are listed, or random ones."""
-    if count is not None and not 1 <= count <= values.MAX_PICTURES:
-        raise UsageError(f"--count must be from 1 to {values.MAX_PICTURES}, not {count}")
-    if fields["prompt"] is None and fields["prompt_embeds"] is None:
-        raise UsageError('a prompt is needed: generate "a red fox"')
-    with usage():
-        if fields["latents"] is None and seeds is None:
-            seeds = [values.random_seed() for _ in range(count or 1)]
-        if seeds is None:
-            return [Request(**fields)]
-        return [Request(**fields, seed=seed) for seed in seeds]

@@ -1,7 +1,7 @@
 """Models that a command works on: located, downloaded after asking, loaded."""
 
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import typer
 from .. import (
     Downloaded,
     DownloadError,
+    Replay,
     Request,
     RequestError,
     Written,
@@ -19,10 +20,11 @@ from .. import (
     download,
     locate,
     look_up,
+    replay,
 )
 from .parsing import UsageError
 from .progress import Reporter
-from .values import shown
+from .values import bits, shown
 
 Event = TypeVar("Event")
 Value = TypeVar("Value")
@@ -42,6 +44,61 @@ class Choice:
             raise UsageError("the model must be a name, a Hub repo id, a folder or a file, not ''")
         if self.download and self.offline:
             raise UsageError("--download and --offline exclude each other")
+
+
+@dataclass(frozen=True)
+class Models:
+    """The options of `generate` about its model, with what a replayed picture says of its own."""
+
+    choice: Choice
+    settings: Mapping[str, Any]
+    keep_copy: bool
+    report: Reporter
+    replayed: Replay | None = None
+
+    @classmethod
+    def read(cls, options: Mapping[str, Any], file: Path | None, report: Reporter) -> "Models":
+        """Read the options; a replayed picture's settings stand in for those left out."""
+        found = None
+        if file is not None:
+            with usage():
+                found = replay(file)
+        about = {} if found is None else found.metadata
+        source = options["model"] if options["model"] is not None else about.get("model", "turbo")
+        choice = Choice(source, options["revision"], options["download"], options["offline"])
+        settings = {
+            "quantize": bits(options["q"]),
+            "dtype": options["dtype"] if options["dtype"] is not None else about.get("dtype"),
+            "memory": options["memory"],
+        }
+        if options["preview_decoder"] is not None:
+            settings["preview_decoder"] = options["preview_decoder"]
+        models = cls(choice, settings, not options["no_cache"], report, found)
+        bits_then = about.get("quantize")
+        if settings["quantize"] is None and bits_then is not None:
+            is_stored_so = models.peek().capabilities().quantize == bits_then
+            settings["quantize"] = None if is_stored_so else bits_then
+        return models
+
+    def peek(self) -> ZImage:
+        """Return the model as it is stored, to ask for its sizes; no weights are read."""
+        return load(self.choice, self.report, keep_copy=False)
+
+    def load(self, requests: Sequence[Request] = (), *, keep_copy: bool | None = None) -> ZImage:
+        """Return the model, and tell what of it was chosen or differs from a replayed picture."""
+        keep_copy = self.keep_copy if keep_copy is None else keep_copy
+        zimage = load(self.choice, self.report, requests, keep_copy=keep_copy, **self.settings)
+        chosen = zimage.capabilities().memory
+        if self.settings["memory"] == "auto" and chosen != "resident":
+            self.report.note(
+                f"--memory {chosen} is used, because the model is large for this device"
+            )
+        if self.replayed is not None:
+            for line in self.replayed.differences(zimage):
+                self.report.warn(f"not the same as in the picture: {line}")
+            for line in self.replayed.unread:
+                self.report.warn(f"not read from the picture: {line}")
+        return zimage
 
 
 @contextmanager

@@ -8,7 +8,8 @@ import typer
 from .. import __version__
 
 
-def _option(group: str, *names: str, help: str, metavar: str | None = None) -> Any:
+def option(group: str, *names: str, help: str, metavar: str | None = None) -> Any:
+    """Return an option in a group of the help."""
     return typer.Option(*names, help=help, metavar=metavar, rich_help_panel=group)
 
 
@@ -18,97 +19,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-# Picture
-
-Words = Annotated[
-    str | None,
-    typer.Argument(
-        help="What to draw, in quotes; the same as --prompt.",
-        metavar="PROMPT",
-        show_default=False,
-        rich_help_panel="Picture",
-    ),
-]
-Prompt = Annotated[
-    str | None, _option("Picture", "--prompt", "-p", help="What to draw.", metavar="TEXT")
-]
-NegativePrompt = Annotated[
-    str | None,
-    _option(
-        "Picture",
-        "--negative-prompt",
-        help="What to keep out of the picture; needs guidance above 0.",
-        metavar="TEXT",
-    ),
-]
-Width = Annotated[
-    int | None,
-    _option("Picture", "--width", "-W", help="Width in pixels.", metavar="PIXELS"),
-]
-Height = Annotated[
-    int | None,
-    _option("Picture", "--height", "-H", help="Height in pixels.", metavar="PIXELS"),
-]
-Size = Annotated[
-    str | None,
-    _option(
-        "Picture",
-        "--size",
-        help="Width and height: 1024x768, or 1024 for a square.",
-        metavar="WxH",
-    ),
-]
-Steps = Annotated[
-    int | None,
-    _option(
-        "Picture",
-        "--steps",
-        help="Steps of the sampler. Default: the model's (8 for Turbo, 50 for Base).",
-        metavar="N",
-    ),
-]
-Seeds = Annotated[
-    list[str] | None,
-    _option(
-        "Picture",
-        "--seed",
-        "-s",
-        help="One picture for each seed: 7, several (1 2 3 or 1,2,3) or a range (1-4). "
-        "Default: a random one, which is shown.",
-        metavar="N ...",
-    ),
-]
-Count = Annotated[
-    int | None,
-    _option("Picture", "--count", help="Pictures with a random seed each.", metavar="N"),
-]
-Guidance = Annotated[
-    float | None,
-    _option(
-        "Picture",
-        "--guidance",
-        help="Strength of guidance, 0 is off; above 0 each step takes twice as long. "
-        "Default: the model's (0 for Turbo, 4 for Base).",
-        metavar="G",
-    ),
-]
-Cfg = Annotated[
-    float | None,
-    _option(
-        "Picture",
-        "--cfg",
-        help="The same on ComfyUI's scale, where 1 is off: --cfg 5 is --guidance 4.",
-        metavar="C",
-    ),
-]
-
 # Model
 
 MODELS = "demo, turbo or base, a Hub repo id (owner/name), a folder or a file"
-Model = Annotated[str, _option("Model", "--model", help=f"{MODELS}.", metavar="MODEL")]
+Model = Annotated[
+    str | None,
+    option("Model", "--model", help=f"{MODELS}. Default: turbo.", metavar="MODEL"),
+]
 Quantize = Annotated[
     str | None,
-    _option(
+    option(
         "Model",
         "--q",
         "-q",
@@ -119,7 +39,7 @@ Quantize = Annotated[
 ]
 NoCache = Annotated[
     bool,
-    _option(
+    option(
         "Model",
         "--no-cache",
         help="With --q: quantize in memory each time, and keep no quantized copy of a large model.",
@@ -127,7 +47,7 @@ NoCache = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    _option(
+    option(
         "Model",
         "--dtype",
         help="Type to compute in: bfloat16, float16 or float32. Default: the device's fast one.",
@@ -136,15 +56,15 @@ Dtype = Annotated[
 ]
 Revision = Annotated[
     str | None,
-    _option("Model", "--revision", help="Branch, tag or commit on the Hub.", metavar="NAME"),
+    option("Model", "--revision", help="Branch, tag or commit on the Hub.", metavar="NAME"),
 ]
 Download = Annotated[
     bool,
-    _option("Model", "--download", help="Download a missing model from the Hub without asking."),
+    option("Model", "--download", help="Download a missing model from the Hub without asking."),
 ]
 Offline = Annotated[
     bool,
-    _option("Model", "--offline", help="Never contact the Hub, not even to ask for sizes."),
+    option("Model", "--offline", help="Never contact the Hub, not even to ask for sizes."),
 ]
 
 # Memory
@@ -164,28 +84,49 @@ Memory = Annotated[
 ]
 Estimate = Annotated[
     bool,
-    _option("Memory", "--estimate", help="Print the memory that a picture takes, and draw none."),
+    option("Memory", "--estimate", help="Print the memory that a picture takes, and draw none."),
+]
+
+# Input
+
+PromptFile = Annotated[
+    str | None,
+    option(
+        "Input",
+        "--prompt-file",
+        help="One prompt a line, or JSON lines with a request's fields; - is standard input.",
+        metavar="FILE",
+    ),
+]
+Replay = Annotated[
+    Path | None,
+    option(
+        "Input",
+        "--replay",
+        help="Make this picture again; options beside it change it.",
+        metavar="FILE",
+    ),
 ]
 
 # Output
 
 Output = Annotated[
     str | None,
-    _option(
+    option(
         "Output",
         "--output",
         "-o",
-        help="A .png, .jpg, .jpeg or .webp file, or a folder (pics/). Missing folders are made. "
+        help="A .png, .jpg, .webp or .avif file, or a folder (pics/). Missing folders are made. "
         "Several seeds are added to the name. Default: zimage-SEED.png.",
         metavar="PATH",
     ),
 ]
 Overwrite = Annotated[
-    bool, _option("Output", "--overwrite", help="Replace output files that exist.")
+    bool, option("Output", "--overwrite", help="Replace output files that exist.")
 ]
 SaveLatents = Annotated[
     Path | None,
-    _option(
+    option(
         "Output",
         "--save-latents",
         help="Write the final latents of one picture.",
@@ -194,74 +135,48 @@ SaveLatents = Annotated[
 ]
 SaveEmbeds = Annotated[
     Path | None,
-    _option(
+    option(
         "Output",
         "--save-embeds",
         help="Write the prompt's embedding of one picture.",
         metavar="FILE.npy",
     ),
 ]
+NoMetadata = Annotated[
+    bool, option("Output", "--no-metadata", help="Do not write the request into the picture.")
+]
+SkipExisting = Annotated[
+    bool,
+    option(
+        "Output",
+        "--skip-existing",
+        help="Keep pictures that are there already, to go on with what was stopped.",
+    ),
+]
+Preview = Annotated[
+    str | None,
+    option(
+        "Output",
+        "--preview",
+        help="Show each step: in a .png or .jpg file, or - for the terminal (iTerm2, kitty).",
+        metavar="FILE",
+    ),
+]
+PreviewDecoder = Annotated[
+    Path | None,
+    option(
+        "Output",
+        "--preview-decoder",
+        help="A TAEF1 .safetensors file, for sharper previews.",
+        metavar="FILE",
+    ),
+]
 Quiet = Annotated[
-    bool, _option("Output", "--quiet", help="Print results alone: no progress, no notes.")
+    bool, option("Output", "--quiet", help="Print results alone: no progress, no notes.")
 ]
 Json = Annotated[
     bool,
-    _option("Output", "--json", help="Print one JSON object a line for each event, and no text."),
-]
-
-# Expert
-
-Normalization = Annotated[
-    float | None,
-    _option(
-        "Expert",
-        "--cfg-normalization",
-        help="Limit of a guided prediction's length, as a multiple of the unguided one's; "
-        "0 is no limit.",
-        metavar="X",
-    ),
-]
-Truncation = Annotated[
-    float | None,
-    _option(
-        "Expert",
-        "--cfg-truncation",
-        help="Model time (0 noise to 1 clean) after which guidance is off; "
-        "not a share of the steps.",
-        metavar="T",
-    ),
-]
-Schedule = Annotated[
-    str | None,
-    _option(
-        "Expert",
-        "--schedule",
-        help="'legacy' (diffusers before 0.39), or noise levels: 1,0.8,0.5.",
-        metavar="NAME",
-    ),
-]
-Noise = Annotated[
-    str | None,
-    _option(
-        "Expert",
-        "--noise",
-        help="Random generator of the seed: torch-cpu (default), torch-cuda:GPU (as in "
-        "torch-cuda:4090) or mlx.",
-        metavar="KIND",
-    ),
-]
-Latents = Annotated[
-    Path | None,
-    _option("Expert", "--latents", help="Initial latents, instead of a seed.", metavar="FILE.npy"),
-]
-PromptEmbeds = Annotated[
-    Path | None,
-    _option(
-        "Expert",
-        "--prompt-embeds",
-        help="A prompt's embedding (length, width), instead of a prompt.",
-        metavar="FILE.npy",
-    ),
+    option("Output", "--json", help="Print one JSON object a line for each event, and no text."),
 ]
 
 Version = Annotated[

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import RequestError, Result, check_outputs, save_array, save_picture
+from .. import Request, RequestError, Result, check_outputs, replay, save_array, save_picture
 from .parsing import UsageError
 from .values import shown
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".avif")
 ARRAYS = (".npy",)
 
 
@@ -23,37 +23,59 @@ class Outputs:
     latents: Path | None
     embeds: Path | None
     overwrite: bool
+    metadata: bool = True
 
     @classmethod
     def plan(
         cls,
         output: str | None,
-        seeds: Sequence[int | None],
+        tags: Sequence[int | str | None],
         latents: Path | None,
         embeds: Path | None,
         overwrite: bool,
+        *,
+        numbered: bool = False,
+        suffix: str = ".png",
+        skip: bool = False,
+        metadata: bool = True,
     ) -> "Outputs":
         """Return the files' names, after checking that each can be written.
 
-        `seeds` has one for each picture; None where initial latents take its place.
+        `tags` has one for each picture: its seed, None where initial latents take its place, or
+        its prompt's number and words where pictures are numbered. `suffix` ends default names.
+        With `skip`, names that are taken are as good as others.
         """
         arrays = [file for file in (latents, embeds) if file is not None]
-        if arrays and len(seeds) > 1:
+        if arrays and len(tags) > 1:
             raise UsageError("--save-latents and --save-embeds are for one picture; give one seed")
-        pictures = _pictures(output, seeds, overwrite)
-        files = [*((file, PICTURES) for file in pictures), *((file, ARRAYS) for file in arrays)]
+        pictures = _pictures(output, tags, suffix, free=not (overwrite or skip), all_=numbered)
+        checked = [file for file in pictures if not (skip and file.exists())]
+        files = [*((file, PICTURES) for file in checked), *((file, ARRAYS) for file in arrays)]
         check_outputs(files, overwrite=overwrite)
-        return cls(tuple(pictures), latents, embeds, overwrite)
+        return cls(tuple(pictures), latents, embeds, overwrite, metadata)
 
-    def save(self, result: Result) -> Path:
+    def save(self, result: Result, place: int) -> Path:
         """Write a picture and its arrays; return the picture's file."""
-        file = self.pictures[result.job]
-        save_picture(result.image, file, result.metadata, overwrite=self.overwrite)
+        file = self.pictures[place]
+        metadata = result.metadata if self.metadata else None
+        save_picture(result.image, file, metadata, overwrite=self.overwrite)
         if self.latents is not None:
             save_array(result.latents, self.latents, overwrite=self.overwrite)
         if self.embeds is not None:
             save_array(result.prompt_embeds, self.embeds, overwrite=self.overwrite)
         return file
+
+    def has(self, place: int, request: Request) -> bool:
+        """Return whether a picture is there already; raise if it is one of another request."""
+        file = self.pictures[place]
+        if not file.exists():
+            return False
+        if self.metadata and not replay(file).agrees(request):
+            raise RequestError(
+                f"{file} holds a picture of another request; name another file, or pass "
+                "overwrite=True"
+            )
+        return True
 
 
 def read_array(file: Path | None) -> np.ndarray | None:
@@ -71,21 +93,25 @@ def read_array(file: Path | None) -> np.ndarray | None:
     return array
 
 
-def _pictures(output: str | None, seeds: Sequence[int | None], overwrite: bool) -> list[Path]:
+def _pictures(
+    output: str | None, tags: Sequence[int | str | None], suffix: str, *, free: bool, all_: bool
+) -> list[Path]:
+    """Return a name for each tag; a single picture takes the output's, unless `all_` have tags."""
     if output == "":
         raise UsageError("--output must name a file or a folder, not ''")
     folder = Path(output or ".")
     if output is None or output.endswith(("/", os.sep)) or _is_folder(folder):
-        names = [folder / f"zimage-{'latents' if seed is None else seed}.png" for seed in seeds]
-        return names if overwrite else [_free(name) for name in names]
+        words = ["latents" if tag is None else tag for tag in tags]
+        names = [folder / f"zimage-{word}{suffix}" for word in words]
+        return [_free(name) for name in names] if free else names
     if not folder.suffix:
         kinds = ", ".join(PICTURES)
         raise UsageError(
             f"--output must end in one of {kinds}, or in / for a folder, not {shown(output)}"
         )
-    if len(seeds) == 1:
+    if len(tags) == 1 and not all_:
         return [folder]
-    return [folder.with_stem(f"{folder.stem}-{seed}") for seed in seeds]
+    return [folder.with_stem(f"{folder.stem}-{tag}") for tag in tags]
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The parser's rules that Typer lacks: help in groups, `--seed 1 2 3`, and each option once."""
 
 import re
+from itertools import zip_longest
 from typing import Any
 
 import typer
@@ -8,6 +9,10 @@ from typer.core import TyperCommand
 
 LISTS = ("--seed", "-s", "--size")
 """Options that take numbers until something else follows: `--seed 1 2 3`."""
+DEFAULTS = {"--focus": "32"}
+"""Options whose number may be left out."""
+WIDEST = 26
+"""Characters of an option's names that its help stands beside."""
 OTHER = "Other"
 """The group of options that have none; it comes last."""
 NUMBERS = re.compile(r"[0-9][0-9x,-]*")
@@ -26,6 +31,8 @@ class Command(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         repeatable = {name for param in self.params if param.multiple for name in param.opts}
         args = spread(args, repeatable.intersection(LISTS))
+        known = {name for param in self.params for name in param.opts}
+        args = completed(args, {name: v for name, v in DEFAULTS.items() if name in known})
         _, _, order = self.make_parser(ctx).parse_args(list(args))
         for param in order:
             takes_many = param.multiple or getattr(param, "is_flag", True)  # an argument has none
@@ -52,7 +59,8 @@ class Command(TyperCommand):
                     record = (_name(param), record[1].removesuffix("[required]").rstrip())
                     group = group or "Arguments"
                 groups.setdefault(group or OTHER, []).append(record)
-        width = max(len(names) for records in groups.values() for names, _ in records)
+        lengths = [len(names) for records in groups.values() for names, _ in records]
+        width = max(length for length in lengths if length <= WIDEST)  # others get a line
         other = groups.pop(OTHER, [])
         for group, records in [*groups.items(), (OTHER, other)]:
             with formatter.section(group):
@@ -87,6 +95,18 @@ def spread(arguments: list[str], lists: set[str]) -> list[str]:
     return result
 
 
+def completed(arguments: list[str], defaults: dict[str, str]) -> list[str]:
+    """Return `arguments` with the number of an option of `defaults` where it is left out."""
+    result: list[str] = []
+    for argument, following in zip_longest(arguments, arguments[1:]):
+        result.append(argument)
+        if argument == "--":
+            return result + arguments[len(result) :]
+        if argument in defaults and not NUMBERS.fullmatch(following or ""):
+            result.append(defaults[argument])
+    return result
+
+
 def _is_argument(param: Any) -> bool:
     return bool(param.param_type_name == "argument")
 
@@ -96,5 +116,5 @@ def _name(param: Any) -> str:
 
 
 def _usage(param: Any) -> str:
-    name = _name(param) + ("..." if param.nargs == -1 else "")
+    name = _name(param) + (" ..." if param.nargs == -1 else "")
     return name if param.required else f"[{name}]"

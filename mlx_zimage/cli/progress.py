@@ -20,6 +20,8 @@ ARRAYS = ("image", "latents", "prompt_embeds", "metadata")
 class Reporter(Protocol):
     asks: bool
     """Whether a person may be asked a question."""
+    live: bool
+    """Whether a terminal shows what moves."""
 
     def event(self, event: Event | Downloaded | Written) -> None:
         """Show what happens."""
@@ -27,8 +29,17 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Tell a person something."""
 
+    def warn(self, text: str) -> None:
+        """Tell a person something that is shown with --quiet as well."""
+
+    def picture(self, escape: str, rows: int) -> None:
+        """Show a picture on a terminal, by what makes it appear."""
+
     def saved(self, result: Result, file: Path) -> None:
         """Show a picture's file."""
+
+    def kept(self, file: Path) -> None:
+        """Show a picture's file that was there already."""
 
     def result(self, text: str, event: str, **fields: Any) -> None:
         """Show a result: `text` for people, the named event for programs."""
@@ -37,8 +48,11 @@ class Reporter(Protocol):
         """Clear the screen."""
 
 
-def reporter(as_json: bool, quiet: bool = False, jobs: int = 1) -> Reporter:
-    """Return the reporter that the options ask for; `jobs` is the number of requests."""
+def reporter(as_json: bool, quiet: bool = False, jobs: int | None = 1) -> Reporter:
+    """Return the reporter that the options ask for.
+
+    `jobs` is the number of requests, None where it is not known.
+    """
     if as_json and quiet:
         raise UsageError("--quiet has no effect with --json")
     if as_json:
@@ -49,7 +63,7 @@ def reporter(as_json: bool, quiet: bool = False, jobs: int = 1) -> Reporter:
 class JsonReporter:
     """One object a line on standard output, and nothing else."""
 
-    asks = False
+    asks = live = False
 
     def __init__(self, out: TextIO):
         self._out = out
@@ -62,9 +76,18 @@ class JsonReporter:
     def note(self, text: str) -> None:
         pass
 
+    def warn(self, text: str) -> None:
+        self.result("", "warning", message=text)
+
+    def picture(self, escape: str, rows: int) -> None:
+        pass
+
     def saved(self, result: Result, file: Path) -> None:
         request = result.request.to_dict()
         self.result("", "result", job=result.job, file=str(file), request=request)
+
+    def kept(self, file: Path) -> None:
+        self.result("", "kept", file=str(file))
 
     def result(self, text: str, event: str, **fields: Any) -> None:
         print(json.dumps({"event": event, **fields}), file=self._out, flush=True)
@@ -76,8 +99,9 @@ class JsonReporter:
 class TextReporter:
     """Progress on the screen, results on standard output."""
 
-    def __init__(self, screen: Screen, out: TextIO, *, quiet: bool = False, jobs: int = 1):
+    def __init__(self, screen: Screen, out: TextIO, *, quiet: bool = False, jobs: int | None = 1):
         self.asks = not quiet
+        self.live = screen.live and not quiet
         self._screen, self._out, self._quiet, self._jobs = screen, out, quiet, jobs
         self._beat = time.perf_counter()  # when progress was last shown
         self._stepping: dict[int, float] = {}  # seconds in steps, by job
@@ -94,7 +118,7 @@ class TextReporter:
             self._progress(self._numbered(event.job, self._step(event)))
         elif isinstance(event, Truncated):
             if event.lost not in self._lost:  # several seeds have one prompt
-                self._screen.line(f"warning: {event.message}")
+                self.warn(event.message)
             self._lost.add(event.lost)
         elif isinstance(event, Downloaded | Written):
             text = self._bytes.text(event)
@@ -107,6 +131,12 @@ class TextReporter:
         if not self._quiet:
             self._screen.line(text)
 
+    def warn(self, text: str) -> None:
+        self._screen.line(f"warning: {text}")
+
+    def picture(self, escape: str, rows: int) -> None:
+        self._screen.picture(escape, rows)
+
     def saved(self, result: Result, file: Path) -> None:
         if self._quiet:
             self.result(str(file), "result")
@@ -117,6 +147,9 @@ class TextReporter:
         facts = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
         self.result(f"{file}  ({facts})", "result")
 
+    def kept(self, file: Path) -> None:
+        self.result(str(file) if self._quiet else f"{file}  (kept)", "kept")
+
     def result(self, text: str, event: str, **fields: Any) -> None:
         self._screen.clear()
         print(text, file=self._out, flush=True)
@@ -125,12 +158,16 @@ class TextReporter:
         self._screen.clear()
 
     def _numbered(self, job: int, text: str) -> str:
-        return text if self._jobs == 1 else f"[{job + 1}/{self._jobs}] {text}"
+        if self._jobs == 1:
+            return text
+        return f"[{job + 1}/{self._jobs}] {text}" if self._jobs else f"[{job + 1}] {text}"
 
     def _step(self, step: Step) -> str:
         self._stepping[step.job] = self._stepping.get(step.job, 0.0) + step.seconds
         each = self._stepping[step.job] / step.number
-        steps_left = step.total - step.number + step.total * (self._jobs - 1 - step.job)
+        steps_left = step.total - step.number
+        if self._jobs is not None:
+            steps_left += step.total * (self._jobs - 1 - step.job)
         text = f"step {step.number} of {step.total}, {seconds_text(each)} a step"
         return f"{text}, {seconds_text(each * steps_left)} left" if steps_left else text
 

@@ -16,6 +16,7 @@ class Screen:
         self.live = stream.isatty() and os.environ.get("TERM") != "dumb"
         self._stream = stream
         self._moving = False  # a line without its end is on the screen
+        self._rows = 0  # of a picture below that line
 
     def update(self, text: str) -> None:
         """Show `text` in place of the line that moves; only where the screen is live."""
@@ -27,11 +28,21 @@ class Screen:
         self.clear()
         self._write(f"{text}\n")
 
+    def picture(self, escape: str, rows: int) -> None:
+        """Show a picture of so many rows below the line that moves, in place of the last one."""
+        if not self._rows:
+            self._write("\n" * (rows + 1) + f"\x1b[{rows + 1}A")  # room, before it scrolls
+        self._write(f"\x1b7\r\n{escape}\x1b8")
+        self._rows = rows
+
     def clear(self) -> None:
-        """Remove the line that moves."""
+        """Remove the line that moves; what follows comes after a picture."""
         if self._moving:
             self._write(CLEAR)
             self._moving = False
+        if self._rows:
+            self._write(f"\x1b[{self._rows + 1}B\r")
+            self._rows = 0
 
     def _columns(self) -> int:
         with contextlib.suppress(OSError):  # the stream is no file

@@ -39,6 +39,50 @@ def size(value: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
+def area(megapixels: float) -> int:
+    """Return the pixels that --megapixels asks for."""
+    if not 0.001 <= megapixels <= 16:
+        raise UsageError(f"--megapixels must be from 0.001 to 16, not {megapixels:g}")
+    return round(megapixels * (1 << 20))
+
+
+def border(outpaint: str | None) -> list[int] | None:
+    """Return the pixels that --outpaint adds at each side."""
+    if outpaint is None:
+        return None
+    parts = outpaint.split(",")
+    if len(parts) != 4 or not all(re.fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
+        raise UsageError(
+            "--outpaint must be four numbers of pixels (left, top, right, bottom), as 0,0,256,0, "
+            f"not {shown(outpaint)}"
+        )
+    return [int(part) for part in parts]
+
+
+def nag(text: str | None) -> dict[str, float] | None:
+    """Return --nag: a scale, or a scale, tau and alpha."""
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not 1 <= len(numbers) <= 3:
+        raise UsageError(
+            f"--nag must be a scale, as 3, or scale,tau,alpha, as 3,3.5,0.5, not {shown(text)}"
+        )
+    return dict(zip(("scale", "tau", "alpha"), numbers, strict=False))
+
+
+def margin(focus: str | None) -> int | None:
+    """Return the margin in pixels that --focus asks for."""
+    if focus is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", focus):
+        raise UsageError(f"--focus must be a whole number of pixels, not {shown(focus)}")
+    return int(focus)
+
+
 def levels(schedule: str | None) -> str | tuple[float, ...] | None:
     """Return --schedule as the library takes it: noise levels as numbers, a name as it is."""
     try:

@@ -18,7 +18,9 @@ from ..prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from ..request import Request
 from ..sampling import noise
 from ..sampling.schedule import SchedulerConfig
-from .run import Beginning, Context, Features, Run
+from .image import ImageFeature
+from .nag import NagFeature
+from .run import Beginning, Context, Features, Run, guides
 from .sampling import SamplingFeature, schedule_of
 from .variety import VariationFeature, VarietyFeature
 
@@ -30,8 +32,10 @@ GUIDANCE_FIELDS: dict[str, Any] = {
 """The fields that act with guidance alone, and their defaults."""
 FEATURES: Features = (
     SamplingFeature(),
+    NagFeature(),
     VariationFeature(),
     VarietyFeature(),
+    ImageFeature(),
 )
 """The features, in the order in which they fill fields and set slots."""
 
@@ -132,7 +136,7 @@ class Planner:
             self._checkpoint.transformer.check_caption(embeds.shape)
 
     def _tokenize(self, request: Request) -> dict[str, Tokens]:
-        negatives = request.negative_prompts if request.guidance else ()
+        negatives = request.negative_prompts if guides(request) else ()
         texts = dict.fromkeys((*request.prompts, *negatives))
         tokens = {text: self._tokenizer.turn(text, self.max_tokens) for text in texts}
         size = self._checkpoint.text_encoder.vocab_size
@@ -162,11 +166,14 @@ def _check_guidance(request: Request) -> None:
     if request.guidance:
         return
     for name in GUIDANCE_FIELDS:
-        if getattr(request, name) is not None:
-            raise RequestError(
-                f"{name} has no effect without guidance; leave it out, or ask for a guidance "
-                "above 0"
-            )
+        is_prompt = name == "negative_prompt"
+        if getattr(request, name) is None or (is_prompt and guides(request)):
+            continue
+        other, remedy = (" or nag", ", or a nag above 1") if is_prompt else ("", "")
+        raise RequestError(
+            f"{name} has no effect without guidance{other}; leave it out, or ask for a guidance "
+            f"above 0{remedy}"
+        )
 
 
 def _filled(request: Request, values: Mapping[str, Any]) -> Request:

@@ -9,25 +9,28 @@ from ..sampling import guidance
 from ..sampling.samplers import SamplerStep
 from .run import Run
 
-Modulations = Mapping[float, StepModulation]
-"""The scales and gates of each time that a run visits."""
+Moment = tuple[float, float | None]
+"""The time of a step, and the time that it aims at where the sampler says so."""
+Modulations = Mapping[Moment, StepModulation]
+"""The scales and gates of each moment that a run visits."""
 Predict = Callable[[mx.array, SamplerStep], mx.array]
 
 
 def modulate(transformer: ZImageTransformer, runs: Sequence[Run]) -> list[Modulations]:
     """Make the scales and gates of all steps of each run; runs with the same times share them."""
-    by_times: dict[tuple[float, ...], Modulations] = {}
-    for times in [_times(run) for run in runs]:
-        if times not in by_times:
-            modulations = transformer.modulate(times)
+    by_moments: dict[tuple[Moment, ...], Modulations] = {}
+    for moments in [_moments(run) for run in runs]:
+        if moments not in by_moments:
+            times, targets = zip(*moments, strict=True)
+            modulations = transformer.modulate(times, None if None in targets else targets)
             mx.eval([array for modulation in modulations for array in modulation.arrays])
-            by_times[times] = dict(zip(times, modulations, strict=True))
-    return [by_times[_times(run)] for run in runs]
+            by_moments[moments] = dict(zip(moments, modulations, strict=True))
+    return [by_moments[_moments(run)] for run in runs]
 
 
-def _times(run: Run) -> tuple[float, ...]:
+def _moments(run: Run) -> tuple[Moment, ...]:
     steps = run.sampler().steps(run.schedule)
-    return tuple(dict.fromkeys(step.time for step in steps))
+    return tuple(dict.fromkeys((step.time, step.target) for step in steps))
 
 
 def predictor(
@@ -40,15 +43,19 @@ def predictor(
     request, size = run.request, run.shape[2:]
     positive = [run.caption(index, captions) for index in range(request.count)]
     negative = [captions[text] for text in run.negative_prompts]
-    with_prompt = transformer.prepare(positive, *size)
+    within = (negative, run.attention_guidance) if run.attention_guidance else ()
+    with_prompt = transformer.prepare(positive, *size, *within)
     varied = with_prompt
     if run.vary is not None:
-        varied = transformer.prepare([run.vary(c, i) for i, c in enumerate(positive)], *size)
-    without = transformer.prepare(negative, *size) if negative else None
+        moved = [run.vary(c, i) for i, c in enumerate(positive)]
+        varied = transformer.prepare(moved, *size, *within)
+    without = transformer.prepare(negative, *size) if negative and not within else None
     mx.eval(with_prompt.arrays, varied.arrays, without.arrays if without else [])
 
     def forward(latents: mx.array, step: SamplerStep, conditioning: Conditioning) -> mx.array:
-        return transformer(latents, modulations[step.time], conditioning).astype(mx.float32)
+        return transformer(latents, modulations[step.time, step.target], conditioning).astype(
+            mx.float32
+        )
 
     def plain(latents: mx.array, step: SamplerStep) -> mx.array:
         return forward(latents, step, varied if step.index < run.varied_steps else with_prompt)

@@ -16,6 +16,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.family import Family
 from ..models.activations import Workload
 from ..models.autoencoder import Autoencoder
+from ..models.layers.nag import AttentionGuidance
 from ..prompt.tokenizer import Tokens
 from ..request import Request
 from ..sampling.noise import TORCH_CPU, NoiseStream, VariedNoise
@@ -28,6 +29,11 @@ Keep = Callable[[mx.array, SamplerStep], mx.array]
 def unchanged(latents: mx.array, step: SamplerStep) -> mx.array:
     """Keep what the sampler made."""
     return latents
+
+
+def guides(request: Request) -> bool:
+    """Return whether a filled request's negative prompts act: by guidance, or by NAG."""
+    return bool(request.guidance) or (request.nag is not None and request.nag.scale > 1)
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,13 @@ class Run:
     sampler: Callable[[], Sampler] = Euler  # makes one for each time the run is carried out
     vary: Vary | None = None  # changes captions for the first `varied_steps` steps
     varied_steps: int = 0
+    attention_guidance: AttentionGuidance | None = None  # by the negative prompts
     finish: Finish | None = None
 
     @property
     def negative_prompts(self) -> tuple[str, ...]:
-        """The negative prompt of each picture; empty without guidance."""
-        return self.request.negative_prompts if self.request.guidance else ()
+        """The negative prompt of each picture; empty where none acts."""
+        return self.request.negative_prompts if guides(self.request) else ()
 
     def noise(self) -> NoiseStream:
         """Return the noise that the run draws from, at its beginning."""

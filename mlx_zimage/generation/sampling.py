@@ -73,7 +73,8 @@ def _check_twinflow(request: Request, *, has_target_time: bool) -> None:
         )
     if request.steps is not None and request.steps not in STEPS:
         raise RequestError(
-            f"sampler 'twinflow' takes {STEPS[0]} to {STEPS[-1]} steps, not {request.steps}"
+            f"sampler 'twinflow' takes {STEPS[0]} to {STEPS[-1]} steps, not {request.steps}; ask "
+            "for that, or for another sampler"
         )
     if request.guidance:
         raise RequestError("sampler 'twinflow' works without guidance; leave guidance out")
@@ -81,5 +82,5 @@ def _check_twinflow(request: Request, *, has_target_time: bool) -> None:
         if getattr(request, name) is not None:
             raise RequestError(
                 f"{name} has no effect with sampler 'twinflow', which has levels of its own; "
-                "leave it out"
+                "leave it out, or ask for another sampler"
             )

@@ -55,7 +55,7 @@ class Picture:
 
     @property
     def has_alpha(self) -> bool:
-        return self.pixels.shape[2] == 4
+        return bool(self.pixels.shape[2] == 4)
 
     def to_image(self) -> Any:
         """Return a PIL image, RGB or RGBA."""
@@ -101,7 +101,7 @@ def _read(name: str, path: str | bytes) -> bytes:
     if not isinstance(path, str) or not path:
         raise RequestError(f"{name} must be a path, not {excerpt(path)}")
     try:
-        with Path(path).expanduser().open("rb", opener=_without_waiting) as file:
+        with open(Path(path).expanduser(), "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise RequestError(f"{name} {path_text(path)} is no regular file")

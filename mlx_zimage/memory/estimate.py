@@ -3,12 +3,13 @@
 Weights are counted exactly; arrays that the models make follow `models.activations`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 from ..checkpoint.checkpoint import Checkpoint, StoredComponent
+from ..checkpoint.components import Activations
 from ..events import Phase
 from ..models.activations import Workload
 from ..weights.sizes import outputs
@@ -67,16 +68,22 @@ def estimate(
     checkpoint: Checkpoint, weights: Mapping[str, WeightBytes], memory: str, workload: Workload
 ) -> Estimate:
     """Add up what each phase holds. Components of the same phase are held together."""
-    peaks: dict[str, int] = {}
-    resident = 0
-    for phase in PHASES:
-        names = [n for n, c in checkpoint.components.items() if c.component.phase == phase]
-        if phase == "encode" and not workload.encodes:
-            peaks[phase] = 0
-            continue
-        peaks[phase] = resident + _peak(checkpoint, weights, memory, names, workload)
-        if memory == "resident":
-            resident += sum(weights[name].total for name in names)
+    rows = {name: stored.component for name, stored in checkpoint.components.items()}
+    by_phase = {
+        p: {n: row.activations for n, row in rows.items() if row.phase == p} for p in PHASES
+    }
+    images = {n: row.image_activations for n, row in rows.items() if row.image_activations}
+    stages: list[tuple[str, Mapping[str, Activations]]] = [*by_phase.items()]
+    stages[1:1] = [("encode", images)] if workload.encodes_image else []
+    if not workload.encodes:
+        del stages[0]
+    peaks: dict[str, int] = dict.fromkeys(PHASES, 0)
+    kept: set[str] = set()
+    for phase, counts in stages:
+        others = sum(weights[name].total for name in kept - counts.keys())
+        peak = others + _peak(checkpoint, weights, memory, counts, workload)
+        peaks[phase] = max(peaks[phase], peak)
+        kept |= counts.keys() if memory == "resident" else set()
     return Estimate(memory, **peaks)
 
 
@@ -84,17 +91,16 @@ def _peak(
     checkpoint: Checkpoint,
     weights: Mapping[str, WeightBytes],
     memory: str,
-    names: Sequence[str],
+    counts: Mapping[str, Activations],
     workload: Workload,
 ) -> int:
-    """Return the larger of what loading holds and what running holds."""
-    held = sum(_held(weights[name], memory) for name in names)
-    freed = sum(weights[name].modulation for name in names) if memory == "staged" else 0
+    """Return the larger of what loading components holds and what running them holds."""
+    held = sum(_held(weights[name], memory) for name in counts)
+    freed = sum(weights[name].modulation for name in counts) if memory == "staged" else 0
     working = 0
-    for name in names:
-        stored, size = checkpoint[name], weights[name]
-        count = stored.component.activations
-        working += count(stored.config, workload, size.dtype, size.is_quantized)
+    for name, count in counts.items():
+        size = weights[name]
+        working += count(checkpoint[name].config, workload, size.dtype, size.is_quantized)
     return max(held, held - freed + working)
 
 

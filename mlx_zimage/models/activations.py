@@ -37,6 +37,8 @@ class Workload:
     steps: int = 8
     tokens: int = 512  # of the longest prompt
     encodes: bool = True  # whether any prompt has to be encoded
+    guides_attention: bool = False  # whether negative captions share the stream
+    encodes_image: bool = False  # whether the VAE encodes a picture before the first step
 
     @property
     def image_tokens(self) -> int:
@@ -55,7 +57,8 @@ def text_encoder(
 def transformer(
     config: TransformerConfig, workload: Workload, dtype: mx.Dtype, is_quantized: bool
 ) -> int:
-    length = _padded(workload.image_tokens) + _padded(workload.tokens)
+    captions = 2 if workload.guides_attention else 1
+    length = _padded(workload.image_tokens) + captions * _padded(workload.tokens)
     arrays = STREAM + (0 if device.kind() == "cpu" else IN_FLIGHT)
     numbers = arrays * workload.count * length * config.dim
     numbers += workload.steps * 4 * config.dim * (config.n_layers + config.n_refiner_layers)
@@ -70,11 +73,25 @@ def decoder(
 ) -> int:
     """Count one picture: they are decoded one after the other."""
     widest = max(config.block_out_channels[:2])  # at full size, before it narrows
+    return _at_full_size(config, workload, FULL, widest, dtype)
+
+
+def encoder(
+    config: AutoencoderConfig, workload: Workload, dtype: mx.Dtype, is_quantized: bool
+) -> int:
+    """Count one picture before the first step: what enters a resnet, and what leaves it."""
+    return _at_full_size(config, workload, 2 * FULL, config.block_out_channels[0], dtype)
+
+
+def _at_full_size(
+    config: AutoencoderConfig, workload: Workload, full: float, channels: int, dtype: mx.Dtype
+) -> int:
+    """Count tensors as large as the picture, and the strips in which they are convolved."""
     pixels = workload.width * workload.height
     row = config.scale_factor * workload.width  # a row of latents, the least that a strip has
     strip = min(max(strip_pixels(), row), pixels)
     copies = STRIP + (CONVOLVED if device.kind() == "cpu" else 0)
-    return int((FULL * pixels + copies * strip) * widest * dtype.size)
+    return int((full * pixels + copies * strip) * channels * dtype.size)
 
 
 def _padded(tokens: int) -> int:

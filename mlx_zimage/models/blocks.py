@@ -10,6 +10,7 @@ Notable:
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +19,7 @@ from mlx import nn
 from .layers.activation import swiglu
 from .layers.attention import attention
 from .layers.linear import Linear
+from .layers.nag import Negative
 from .layers.positions import Rope, rotate, sinusoid
 from .transformer_config import TransformerConfig
 
@@ -28,7 +30,7 @@ QK_NORM_EPS = 1e-5
 FINAL_NORM_EPS = 1e-6
 
 MODULATED = ("adaLN_modulation", "attention_norm", "ffn_norm")
-"""How the keys of a block begin that `modulate` reads."""
+"""Beginnings of the keys that `modulate` reads of a block."""
 
 HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where float16 thins out
 
@@ -37,7 +39,7 @@ HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where floa
 class Modulation:
     """The weights of a block's four norms, with the scales and gates of a time multiplied in.
 
-    Each is (dim,), or (B, 1, dim) where every picture has its own time.
+    Each is (dim,), or (B, 1, dim) where each picture has a time of its own.
     """
 
     attention_norm1: mx.array
@@ -80,7 +82,9 @@ class Attention(nn.Module):
             self.norm_q = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
             self.norm_k = nn.RMSNorm(config.head_dim, eps=QK_NORM_EPS)
 
-    def __call__(self, x: mx.array, rope: Rope, mask: mx.array | None) -> mx.array:
+    def __call__(
+        self, x: mx.array, rope: Rope, mask: mx.array | None, negative: Negative | None = None
+    ) -> mx.array:
         """Return `headroom` times the attention."""
         heads = (*x.shape[:2], self.heads, -1)
         q, k, v = (to(x).reshape(heads) for to in (self.to_q, self.to_k, self.to_v))
@@ -88,7 +92,8 @@ class Attention(nn.Module):
             q, k = self.norm_q(q), self.norm_k(k)
         q, k = rotate(q, rope), rotate(k, rope)
         q, k, v = (a.swapaxes(1, 2) for a in (q, k, v))  # (B, H, L, D)
-        out = attention(q, k, v, scale=self.scale, mask=mask)
+        attend = partial(attention, scale=self.scale, mask=mask)
+        out = attend(q, k, v) if negative is None else negative.attend(attend, q, k, v)
         if (factor := headroom(x.dtype)) != 1:
             out = out * factor
         return self.to_out[0](out.swapaxes(1, 2).reshape(x.shape))
@@ -149,11 +154,12 @@ class Block(nn.Module):
         rope: Rope,
         mask: mx.array | None = None,
         modulation: Modulation | None = None,
+        negative: Negative | None = None,
     ) -> mx.array:
         weights = modulation or self._unmodulated
         eps = self.attention_norm1.eps
         scaled_eps = eps * headroom(x.dtype) ** 2
-        out = self.attention(norm(x, weights.attention_norm1, eps), rope, mask)
+        out = self.attention(norm(x, weights.attention_norm1, eps), rope, mask, negative)
         x = x + norm(out, weights.attention_norm2, scaled_eps)
         out = self.feed_forward(norm(x, weights.ffn_norm1, eps))
         return x + norm(out, weights.ffn_norm2, scaled_eps)

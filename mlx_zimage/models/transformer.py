@@ -22,6 +22,7 @@ from mlx import nn
 from .blocks import Block, FinalLayer, Modulation, ScaledNorm, TimestepEmbedder, headroom
 from .layers.evaluation import run_blocks
 from .layers.linear import Linear
+from .layers.nag import AttentionGuidance, Negative
 from .layers.positions import Rope, caption_positions, image_positions, tables
 from .transformer_config import PATCH_SIZE, SEQUENCE_MULTIPLE, TransformerConfig
 
@@ -37,11 +38,13 @@ class Conditioning:
     joint_rope: Rope
     mask: mx.array | None  # (B, 1, 1, L), added to scores: 0, or -inf for keys that are padding
     grid: tuple[int, int]  # image tokens down and across
+    negative: Negative | None = None  # its positions are the captions' again
 
     @property
     def arrays(self) -> list[mx.array]:
         arrays = [self.captions, *self.image_rope, *self.joint_rope]
-        return arrays if self.mask is None else [*arrays, self.mask]
+        arrays += [] if self.mask is None else [self.mask]
+        return arrays if self.negative is None else [*arrays, self.negative.captions]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ZImageTransformer(nn.Module):
         self.all_x_embedder = {key: Linear(w, config.dim) for key, w in widths.items()}
         self.all_final_layer = {key: FinalLayer(config, w) for key, w in widths.items()}
         self.t_embedder = TimestepEmbedder(config)
+        if config.has_target_time:
+            self.t_embedder_2 = TimestepEmbedder(config)
         self.cap_embedder = [
             ScaledNorm(config.cap_feat_dim, eps=config.norm_eps),
             Linear(config.cap_feat_dim, config.dim),
@@ -81,11 +86,21 @@ class ZImageTransformer(nn.Module):
     def dtype(self) -> mx.Dtype:
         return self.x_pad_token.dtype
 
-    def prepare(self, captions: Sequence[mx.array], height: int, width: int) -> Conditioning:
-        """Refine captions, each (length, cap_feat_dim), for latents of `height` x `width`."""
+    def prepare(
+        self,
+        captions: Sequence[mx.array],
+        height: int,
+        width: int,
+        negatives: Sequence[mx.array] = (),
+        guidance: AttentionGuidance | None = None,
+    ) -> Conditioning:
+        """Refine captions, each (length, cap_feat_dim), for latents of `height` x `width`.
+
+        With a guidance, each caption's negative is cut or extended to its length.
+        """
         grid = (height // self.config.patch_size, width // self.config.patch_size)
         self.config.check_size(height, width)
-        for caption in captions:
+        for caption in [*captions, *negatives]:
             self.config.check_caption(caption.shape)
         refined = [self._refine(caption) for caption in captions]
         lengths = [caption.shape[1] for caption in refined]
@@ -98,31 +113,49 @@ class ZImageTransformer(nn.Module):
         valid = [len(image[n]) + n for n in lengths]
         mask = _padding_mask(valid, len(joint[longest]), self.dtype) if len(image) > 1 else None
         one_or_all = lengths if len(image) > 1 else lengths[:1]
-        padded = [mx.pad(c, [(0, 0), (0, longest - c.shape[1]), (0, 0)]) for c in refined]
+        negative = None
+        if guidance is not None:
+            pairs = zip(negatives, captions, strict=True)
+            others = [self._refine(_as_long(other, len(caption))) for other, caption in pairs]
+            negative = Negative(_padded_to(longest, others), guidance)
+            joint = {n: np.concatenate([p, p[-longest:]]) for n, p in joint.items()}
         return Conditioning(
-            captions=mx.concatenate(padded),
+            captions=_padded_to(longest, refined),
             image_rope=self._rope(np.stack([image[n] for n in one_or_all])),
             joint_rope=self._rope(np.stack([joint[n] for n in one_or_all])),
             mask=mask,
             grid=grid,
+            negative=negative,
         )
 
-    def modulate(self, times: Sequence[float] | np.ndarray) -> list[StepModulation]:
+    def modulate(
+        self, times: Sequence[float] | np.ndarray, targets: Sequence[float] | None = None
+    ) -> list[StepModulation]:
         """Return the modulation of each step of a run.
 
         `times`: 0 at noise, 1 at clean; one for each step, or for each step and picture.
+        `targets`: the times that the steps aim at, where the model knows a second one.
         """
-        scaled = np.asarray(times, np.float32) * np.float32(self.config.t_scale)
-        time = self.t_embedder(
-            scaled.reshape(len(scaled), -1), self.dtype
-        )  # (steps, B or 1, width)
+        time = self._embed_times(np.asarray(times, np.float32), targets)  # (steps, B or 1, width)
         refiner = [block.modulate(time) for block in self.noise_refiner]
         layers = [block.modulate(time) for block in self.layers]
         final = self.all_final_layer[PATCH_KEY].modulate(time)
         return [
             StepModulation([m.at(step) for m in refiner], [m.at(step) for m in layers], final[step])
-            for step in range(len(scaled))
+            for step in range(len(times))
         ]
+
+    def _embed_times(self, times: np.ndarray, targets: Sequence[float] | None) -> mx.array:
+        """Return the embedding of times (steps,) or (steps, B), and of the way to their targets."""
+        times = times.reshape(len(times), -1)
+        scale = np.float32(self.config.t_scale)
+        if targets is None:
+            return self.t_embedder(times * scale, self.dtype)
+        # In float32, as TwinFlow's authors do.
+        way = np.asarray(targets, np.float32)[:, None] - times
+        embedded = self.t_embedder(np.abs(times) * scale, mx.float32)
+        embedded += mx.array(np.abs(way))[..., None] * self.t_embedder_2(way * scale, mx.float32)
+        return embedded.astype(self.dtype)
 
     def drop_modulation(self) -> None:
         """Free the weights that only `modulate` needs, for good."""
@@ -139,8 +172,11 @@ class ZImageTransformer(nn.Module):
         x = _pad(tokens, self.x_pad_token)  # (B, Lx, dim)
         refined = [(conditioning.image_rope, None, m) for m in modulation.noise_refiner]
         x = run_blocks(self.noise_refiner, x, refined, self._block_flops(x))
-        x = mx.concatenate([x, conditioning.captions], axis=1)  # (B, Lx + Lc, dim)
-        joint = [(conditioning.joint_rope, conditioning.mask, m) for m in modulation.layers]
+        negative = conditioning.negative
+        captions = [conditioning.captions] + ([] if negative is None else [negative.captions])
+        x = mx.concatenate([x, *captions], axis=1)  # (B, Lx + Lc or 2 Lc, dim)
+        shared = (conditioning.joint_rope, conditioning.mask)
+        joint = [(*shared, m, negative) for m in modulation.layers]
         x = run_blocks(self.layers, x, joint, self._block_flops(x))
         out = self.all_final_layer[PATCH_KEY](x[:, :count], modulation.final)
         return unpatchify(out, conditioning.grid, size)
@@ -163,6 +199,18 @@ class ZImageTransformer(nn.Module):
 
     def _rope(self, positions: np.ndarray) -> Rope:
         return tables(positions, self.config.axes_dims, self.config.rope_theta)
+
+
+def _as_long(caption: mx.array, length: int) -> mx.array:
+    """Cut a caption (length, width), or repeat its last row."""
+    missing = max(length - len(caption), 0)
+    return mx.concatenate([caption[:length], *[caption[-1:]] * missing])
+
+
+def _padded_to(length: int, captions: Sequence[mx.array]) -> mx.array:
+    """Return captions, each (1, Lc, dim), as one array with zeros after the shorter ones."""
+    pads = ([(0, 0), (0, length - caption.shape[1]), (0, 0)] for caption in captions)
+    return mx.concatenate([mx.pad(c, pad) for c, pad in zip(captions, pads, strict=True)])
 
 
 def _pad(x: mx.array, token: mx.array) -> mx.array:

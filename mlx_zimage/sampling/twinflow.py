@@ -13,7 +13,7 @@ from .schedule import Schedule
 
 STEPS = (2, 3, 4)
 FIRST = 0.999  # the level that pure noise is taken for
-LAST, LAST_OF_TWO = 0.5, 0.4  # the level of the last step
+LAST, LAST_OF_TWO = 0.5, 0.6  # the level of the last step
 TARGET = 0.0  # the model's time that every step aims at
 
 

@@ -1,15 +1,14 @@
 """`bench`, on small models."""
 
 import json
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from mlx_zimage.bench import machine
+from mlx_zimage.bench.probe import Probed
 from tests.cli.conftest import Run
 
 
@@ -98,33 +97,20 @@ def test_refused(run: Run, arguments: str, message: str) -> None:
     assert (done.status, done.out) == (1, "") and done.error.startswith(message)
 
 
-@dataclass(frozen=True)
-class Row:
-    mode: str
-    bits: int
-    group_size: int
-    dtype: str
-    table_rows: int | None
-    measured_rows: int | None
-    agrees: bool
-
-
-RIGHT = Row("affine", 4, 64, "bfloat16", 1024, 1024, True)
-WRONG = Row("mxfp4", 4, 32, "float16", None, 256, False)
+RIGHT = Probed("affine", 4, 64, "bfloat16", 1024, 1024, True)
+WRONG = Probed("mxfp4", 4, 32, "float16", None, 256, False)
 
 
 def test_the_table_of_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("probe")
-    monkeypatch.setitem(sys.modules, "mlx_zimage.bench.probe", module)
-    module.probe = lambda: [RIGHT, WRONG]  # type: ignore[attr-defined]
+    monkeypatch.setattr("mlx_zimage.cli.bench.probe", lambda: iter([RIGHT, WRONG]))
     done = run("bench", "--probe")
     assert done.status == 0 and done.out.splitlines() == [
-        "mode    bits  group_size  dtype     table_rows  measured_rows",
-        "affine  4     64          bfloat16  1024        1024           ok",
-        "mxfp4   4     32          float16   -           256            differs",
+        "mode    bits  group size  dtype     rows by the table  rows as measured",
+        "affine  4     64          bfloat16  1024               1024              ok",
+        "mxfp4   4     32          float16   -                  256               differs",
         "the table is wrong on this machine in 1 of 2 rows",
     ]
-    module.probe = lambda: [RIGHT]  # type: ignore[attr-defined]
+    monkeypatch.setattr("mlx_zimage.cli.bench.probe", lambda: iter([RIGHT]))
     assert run("bench", "--probe").out.endswith("\nthe table is right on this machine\n")
     report = json.loads(run("bench", "--probe", "--json").out)
     assert report["probe"] == [asdict(RIGHT)] and report["machine"]["mlx"]

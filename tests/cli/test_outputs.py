@@ -51,7 +51,7 @@ def test_folders(here: Path) -> None:
     ("output", "message"),
     [
         ("", "--output must name a file or a folder"),
-        ("fox", "--output must end in one of .png, .jpg, .jpeg, .webp, or in / for a folder"),
+        ("fox", "--output must end in one of .png, .jpg, .jpeg, .webp, .avif, or in / for a"),
     ],
 )
 def test_wrong_usage(output: str, message: str) -> None:
@@ -63,7 +63,7 @@ def test_wrong_usage(output: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("a.bmp", "must end in .png, .jpg, .jpeg or .webp, not 'a.bmp'"),
+        ("a.bmp", "must end in .png, .jpg, .jpeg, .webp or .avif, not 'a.bmp'"),
         ("taken.png", "taken.png exists already"),
         ("taken.png/a.png", "cannot write"),
         ("x" * 300 + ".png", "cannot write"),

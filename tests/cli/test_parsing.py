@@ -43,9 +43,10 @@ def test_help_fits_80_columns(run: Run, command: str, flag: str) -> None:
 
 def test_help_lists_options_in_groups(run: Run) -> None:
     help_text = run("generate", "--help").out
-    groups = ["Picture", "Model", "Memory", "Output", "Expert", "Other", "Examples"]
-    assert re.findall(r"^(\w+):$", help_text, re.MULTILINE) == groups
-    assert help_text.startswith("Usage: mlx-zimage generate [OPTIONS] [PROMPT]\n")
+    groups = ["Picture", "Input", "Picture to picture", "Sampling", "Model", "Memory", "Output"]
+    groups += ["Expert", "Other", "Examples"]
+    assert re.findall(r"^(\w[\w ]*):$", help_text, re.MULTILINE) == groups
+    assert help_text.startswith("Usage: mlx-zimage generate [OPTIONS] [PROMPT ...]\n")
     for mode in ("auto", "resident", "staged", "low"):
         assert f"\n{'':28}{mode}  " in help_text
     usage = run("convert", "--help").out.splitlines()[0]

@@ -25,7 +25,7 @@ def _normal(*shape: int) -> mx.array:
 
 
 def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
-    """One forward of each model, given the dtype to load it in."""
+    """Return a forward of each model, which takes the dtype to load it in."""
     ids = mx.array([list(range(40, 80))])
 
     def transformer(dtype: mx.Dtype) -> mx.array:
@@ -49,13 +49,13 @@ def _runs(checkpoint: Checkpoint) -> dict[str, Callable[[mx.Dtype], mx.array]]:
 
 @contextmanager
 def _watched_modules() -> Iterator[list[tuple[str, mx.Dtype]]]:
-    """Record the dtype that every module gives out."""
+    """Record the dtype that every module returns."""
     seen: list[tuple[str, mx.Dtype]] = []
     classes = [nn.Linear, nn.Embedding, nn.RMSNorm, nn.LayerNorm, nn.Conv2d, nn.SiLU]
     for module in list(nn.Module.__subclasses__()):
         if module.__module__.startswith("mlx_zimage"):
             classes.append(module)
-    kept = {cls: cls.__call__ for cls in classes if "__call__" in vars(cls)}
+    calls = {cls: cls.__call__ for cls in classes if "__call__" in vars(cls)}
 
     def watch(cls: Any, call: Any) -> Any:
         def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -66,12 +66,12 @@ def _watched_modules() -> Iterator[list[tuple[str, mx.Dtype]]]:
 
         return watched
 
-    for cls, call in kept.items():
+    for cls, call in calls.items():
         cls.__call__ = watch(cls, call)
     try:
         yield seen
     finally:
-        for cls, call in kept.items():
+        for cls, call in calls.items():
             cls.__call__ = call
 
 
@@ -105,12 +105,13 @@ def test_near_float32_at_full_width(dtype: mx.Dtype, full_width: Path) -> None:
 
     def run(kind: mx.Dtype) -> dict[str, mx.array]:
         model = opened["transformer"].load(kind, None)
-        made = model(_normal(1, 16, 4, 4), model.modulate([0.4])[0], model.prepare(captions, 4, 4))
-        mx.eval(made)
+        conditioning = model.prepare(captions, 4, 4)
+        velocity = model(_normal(1, 16, 4, 4), model.modulate([0.4])[0], conditioning)
+        mx.eval(velocity)
         del model
         hidden = opened["text_encoder"].load(kind, None)(mx.array([list(range(40, 49))]))
         decoded = opened["vae"].load(kind).decode(_normal(1, 16, 4, 4))
-        return {"transformer": made, "text encoder": hidden, "decoder": decoded}
+        return {"transformer": velocity, "text encoder": hidden, "decoder": decoded}
 
     half, full = run(dtype), run(mx.float32)
     for name, out in half.items():
@@ -184,7 +185,7 @@ def _float32_outputs(
 
 
 def _drive_past_float16(model: ZImageTransformer) -> None:
-    """As the real weights do: the attention's output past 1e5, the feed-forward past 1e6."""
+    """Drive the attention's output past 1e5 and the feed-forward past 1e6, as real weights do."""
     for block in [*model.noise_refiner, *model.context_refiner, *model.layers]:
         block.attention.to_out[0].weight = block.attention.to_out[0].weight * 1e5
         for layer in (block.feed_forward.w1, block.feed_forward.w3):
@@ -200,10 +201,10 @@ def test_float16_where_a_plain_port_overflows(
     monkeypatch.setattr(blocks, "HEADROOM", factor)
     reached: dict[str, float] = {}
     for cls in (blocks.Attention, blocks.FeedForward):
-        kept = cls.__call__
+        call = cls.__call__
 
-        def watched(self: Any, x: mx.array, *args: Any, kept: Any = kept) -> mx.array:
-            out: mx.array = kept(self, x, *args)
+        def watched(self: Any, x: mx.array, *args: Any, call: Any = call) -> mx.array:
+            out: mx.array = call(self, x, *args)
             if x.dtype == mx.float32:
                 name = type(self).__name__
                 reached[name] = max(reached.get(name, 0), mx.abs(out).max().item())

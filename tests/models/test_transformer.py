@@ -1,4 +1,4 @@
-"""What a request computes once, and what a mask is for."""
+"""The transformer: its parts that a run computes once, masks, times, and patches."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -8,7 +8,7 @@ import numpy as np
 
 from mlx_zimage import PromptTruncatedWarning, Result, Step, ZImage
 
-from .cases import Case
+from .cases import Case, PictureCase
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Run:
 def run(model: ZImage, case: Case, **changes: object) -> Run:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PromptTruncatedWarning)  # one case is too long on purpose
-        events = list(model.stream(**{**case.request, **changes}))
+        pictures = case.pictures if isinstance(case, PictureCase) else {}
+        events = list(model.stream(**{**case.request, **pictures, **changes}))
     results = [event for event in events if isinstance(event, Result)]
     return Run(
         embeds=[np.array(result.prompt_embeds.astype(mx.float32)) for result in results],

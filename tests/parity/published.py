@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ZImagePipeline
+from diffusers import ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline
 from diffusers.utils import logging as diffusers_logging
+from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from .cases import Case
+from .cases import Case, PictureCase
 
 diffusers_logging.set_verbosity_error()
 diffusers_logging.disable_progress_bar()
@@ -40,7 +41,7 @@ def run(pipe: ZImagePipeline, case: Case, noise_device: str = "cpu") -> Run:
         steps.append(state["latents"].float().cpu().numpy())
         return state
 
-    made = pipe(
+    made = _pipeline(pipe, case)(
         **arguments(case, noise_device),
         callback_on_step_end=after_step,
         callback_on_step_end_tensor_inputs=["latents"],
@@ -54,6 +55,16 @@ def run(pipe: ZImagePipeline, case: Case, noise_device: str = "cpu") -> Run:
         steps=steps,
         images=[np.asarray(image) for image in made.images],
     )
+
+
+def _pipeline(pipe: ZImagePipeline, case: Case) -> Any:
+    """The published class for a case, with the same models."""
+    if not isinstance(case, PictureCase):
+        return pipe
+    kind = ZImageImg2ImgPipeline if case.masks is None else ZImageInpaintPipeline
+    other = kind(**pipe.components)
+    other.set_progress_bar_config(disable=True)
+    return other
 
 
 def prompts(case: Case) -> list[str]:
@@ -83,4 +94,17 @@ def arguments(case: Case, noise_device: str) -> dict[str, Any]:
         found["negative_prompt"] = [request["negative_prompt"]] * len(found["prompt"])
     if "schedule" in request:
         found["sigmas"] = list(request["schedule"])
+    if isinstance(case, PictureCase):
+        del found["width"], found["height"]  # they are the image's, rounded down
+        found |= {"image": _images(case, "image"), "strength": request["strength"]}
+        if case.masks is not None:
+            found["mask_image"] = _images(case, "mask")
     return found
+
+
+def _images(case: PictureCase, name: str) -> Any:
+    """PIL images, as the published processors resize arrays and tensors otherwise."""
+    pictures = case.pictures[name]
+    if isinstance(pictures, list):
+        return [Image.fromarray(pixels) for pixels in pictures]
+    return Image.fromarray(pictures)

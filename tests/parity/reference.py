@@ -1,6 +1,7 @@
 """Run the published pipeline on checkpoints of random weights and keep what it made.
 
-    python -m tests.parity.reference [--device cuda] [--dtype bfloat16] [--full-width] [--out DIR]
+    python -m tests.parity.reference [--device cuda] [--dtype bfloat16] [--full-width] [--pictures]
+                                     [--out DIR]
 
 Each checkpoint's cases go to NAME.npz, with NAME.json beside it: versions, device, settings.
 """
@@ -21,7 +22,7 @@ import torch
 from tests.make_checkpoint import KINDS, write_checkpoint
 
 from . import published
-from .cases import FULL_WIDTH, TINY, Case
+from .cases import FULL_WIDTH, PICTURES, TINY, Case
 from .reference_files import REFERENCES
 
 
@@ -30,12 +31,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     parser.add_argument("--full-width", action="store_true", help="also the real widths: 4 GB")
+    parser.add_argument("--pictures", action="store_true", help="the cases with pictures alone")
     parser.add_argument("--out", type=Path, default=REFERENCES)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for kind in KINDS:
-        cases = [case for case in (*TINY, *FULL_WIDTH) if case.kind == kind]
-        if kind == "full-width" and not options.full_width:
+        every = PICTURES if options.pictures else (*TINY, *FULL_WIDTH)
+        cases = [case for case in every if case.kind == kind]
+        if not cases or (kind == "full-width" and not options.full_width):
             continue
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = write_checkpoint(Path(folder) / kind, KINDS[kind])
@@ -43,7 +46,7 @@ def main() -> None:
             arrays = {
                 key: value for case in cases for key, value in _arrays(pipe, case, options.device)
             }
-        name = f"{kind}-{options.device}-{options.dtype}"
+        name = f"{'pictures-' * options.pictures}{kind}-{options.device}-{options.dtype}"
         np.savez_compressed(options.out / f"{name}.npz", **arrays)
         about = _about(options.device, options.dtype, cases)
         (options.out / f"{name}.json").write_text(json.dumps(about, indent=2, ensure_ascii=False))

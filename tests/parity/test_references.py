@@ -12,7 +12,7 @@ from mlx_zimage import ZImage
 from tests.measures import differing_pixels, relative_error
 
 from . import limits, ours
-from .cases import FULL_WIDTH, TINY, Case
+from .cases import FULL_WIDTH, PICTURES, TINY, Case
 from .reference_files import REFERENCES, stored
 
 Measure = Callable[[str, float, float], None]
@@ -49,6 +49,15 @@ def test_tiny(name: str, checkpoint: Callable[[str], Path], measure: Measure) ->
     kind = name.split("-", maxsplit=1)[0]
     model = ZImage.load(checkpoint(kind), dtype="float32")
     for case in TINY:
+        if case.kind == kind:
+            _compare(model, case, name, measure)
+
+
+@pytest.mark.parametrize("name", stored("pictures-small", "pictures-diffusers", "pictures-wide"))
+def test_pictures(name: str, checkpoint: Callable[[str], Path], measure: Measure) -> None:
+    kind = name.split("-")[1]
+    model = ZImage.load(checkpoint(kind), dtype="float32")
+    for case in PICTURES:
         if case.kind == kind:
             _compare(model, case, name, measure)
 

@@ -143,7 +143,7 @@ def test_twinflow(steps: int, measure: Callable[[str, float, float], None]) -> N
 
 
 def test_levels_of_twinflow() -> None:
-    assert twinflow_schedule(2).sigmas == pytest.approx([0.999, 0.4, 0], abs=1e-7)
+    assert twinflow_schedule(2).sigmas == pytest.approx([0.999, 0.6, 0], abs=1e-7)
     four = [0.999, 0.83267, 0.66633, 0.5, 0]
     assert twinflow_schedule(4).sigmas == pytest.approx(four, abs=6e-6)
     steps = _sampler("twinflow").steps(twinflow_schedule(4))

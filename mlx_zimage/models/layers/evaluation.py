@@ -1,9 +1,9 @@
-"""When the arrays inside a model are evaluated.
+"""Evaluation of the arrays inside a model.
 
 MLX builds a graph, and computes it where it is told to. On a CPU layers evaluate as they go, which
 bounds memory. On a GPU they never do, so that a block can be compiled and differentiated as one
-graph; there blocks are evaluated in groups: the graph of a whole forward would hold memory that
-could be free, and nothing could interrupt it.
+graph; there blocks are evaluated in groups: the graph of all of them would hold memory that could
+be free, and nothing could interrupt it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ import mlx.core as mx
 from ... import device
 
 GROUP_FLOPS = 4e12
-"""Operations between two evaluations on a GPU: half a second to two, an evaluation takes 0.3 ms."""
+"""Operations between two evaluations on a GPU: 2 s of an M1, 0.1 s of the fastest of today."""
 
 
 def evaluate(*arrays: mx.array) -> None:

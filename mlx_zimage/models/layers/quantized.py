@@ -15,8 +15,8 @@ from .evaluation import evaluate_on_cpu
 
 UNPACKED = 1 << 22  # numbers that a CPU unpacks at once
 
-# Rows from which on unpacking is faster: in float32, and in 16 bit, whose products a CPU computes
-# slowly in either way. Measured by `mlx-zimage bench --probe` on two cores of an EPYC 7003.
+# Rows from which on unpacking is faster, in float32 and in 16 bit. Measured by
+# `mlx-zimage bench --probe` on two cores of an EPYC 7003, with OpenBLAS.
 CPU_ROWS = {
     ("affine", 2): (16, 2),
     ("affine", 3): (8, 2),

@@ -18,6 +18,7 @@ TRANSFORMER_RULES = (
     (r"^final_layer\.", "all_final_layer.2-1."),
     (r"\.attention\.out\.", ".attention.to_out.0."),
     (r"\.attention\.([qk])_norm\.", r".attention.norm_\1."),
+    (r"^extended_weights\.", ""),  # TwinFlow's second timestep embedder, in ComfyUI's nodes
     (r"^t_embedder\.linear1\.", "t_embedder.mlp.0."),  # mflux names this and the next
     (r"^t_embedder\.linear2\.", "t_embedder.mlp.2."),
     (r"^(all_final_layer\.2-1\.adaLN_modulation)\.0\.", r"\1.1."),

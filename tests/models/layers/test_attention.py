@@ -40,13 +40,13 @@ def test_in_parts_where_scores_are_kept(masked: bool, monkeypatch: pytest.Monkey
     q, k, v = _arrays()
     keys = mx.arange(50) < mx.array([50, 41])[:, None, None, None]
     mask = mx.where(keys, 0.0, -mx.inf) if masked else None
-    whole = attention(q, k, v, scale=0.25, mask=mask)
-    mx.eval(whole)
+    at_once = attention(q, k, v, scale=0.25, mask=mask)
+    mx.eval(at_once)
     monkeypatch.setattr(layers, "SCORES", 2500)
     sizes = _calls(monkeypatch)
     parts = attention(q, k, v, scale=0.25, mask=mask)
     assert sizes == [9, 9, 9, 9, 9, 5]
-    error = mx.abs(parts - whole).max().item()
+    error = mx.abs(parts - at_once).max().item()
     print(f"{error:.1e}")
     assert error < 1e-6
 
@@ -55,8 +55,8 @@ def test_in_parts_where_scores_are_kept(masked: bool, monkeypatch: pytest.Monkey
 def test_no_call_on_a_gpu_is_too_long(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drivers end what runs for seconds; layers evaluate nothing there."""
     q, k, v = (x.astype(mx.bfloat16) for x in _arrays(300, 64))
-    whole = attention(q, k, v, scale=0.125)
-    mx.eval(whole)
+    at_once = attention(q, k, v, scale=0.125)
+    mx.eval(at_once)
     pretend(monkeypatch, architecture)
     monkeypatch.setattr(layers, "CALL_FLOPS", 4 * 2 * 3 * 300 * 64 * 100)  # of 100 queries
     sizes = _calls(monkeypatch)
@@ -64,7 +64,7 @@ def test_no_call_on_a_gpu_is_too_long(architecture: str, monkeypatch: pytest.Mon
         _no_evaluation(patch)
         parts = attention(q, k, v, scale=0.125)
     assert sizes == [128, 128, 44]  # of as many queries as a kernel takes at once
-    assert mx.allclose(parts, whole, atol=1e-2)
+    assert mx.allclose(parts, at_once, atol=1e-2)
 
 
 @pytest.mark.parametrize(("side", "calls"), [(1024, 1), (2048, 5), (4096, 65)])

@@ -146,7 +146,7 @@ def test_a_model_can_be_stored_cast_and_loaded_again(monkeypatch: pytest.MonkeyP
 def test_an_autoencoder_gives_the_same(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit, where strips are as many."""
+    """The numbers agree to the bit, where strips are as many."""
     vae = Checkpoint.open(checkpoint("demo"))["vae"].load(mx.float32)
     latents = mx.random.normal((1, 16, 9, 8), key=mx.random.key(0))
     pixels = mx.random.uniform(-1, 1, (1, 72, 64, 3), key=mx.random.key(1))

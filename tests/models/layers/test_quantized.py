@@ -67,7 +67,7 @@ def test_both_ways_give_the_same(
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
 @pytest.mark.parametrize(("mode", "bits", "group_size"), PACKINGS)
 def test_unpacks_as_mlx_does(mode: str, bits: int, group_size: int, dtype: mx.Dtype) -> None:
-    """To the bit."""
+    """The numbers agree to the bit."""
     matrix = mx.random.normal((12, 256), key=mx.random.key(0)).astype(dtype)
     words, scales, *biases = mx.quantize(matrix, group_size, bits, mode=mode)
     packed = words, scales, biases[0] if biases else None, group_size, bits
@@ -95,7 +95,7 @@ def test_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cpu_unpacks_for_a_picture(
     mode: str, bits: int, group_size: int, dtype: mx.Dtype
 ) -> None:
-    """A sequence has at least 32 rows. Of a step's time the kernel makes 50 times as much."""
+    """A sequence has at least 32 rows, and the kernel is up to 50 times slower with many."""
     assert unpacks_from(mode, bits, dtype) <= 32
 
 

@@ -1,0 +1,240 @@
+"""Sweeps: one request with several values of some fields, as the cells of a contact sheet.
+
+A sweep is planned from templates and axes. Each cell is a request and the settings of the model
+that draws it; cells of the same settings form a group, for which a model is loaded once. The file
+of a cell is named after its values, so that a sweep that was stopped can go on.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .checks import excerpt, path_text
+from .errors import RequestError
+from .replay import GUIDED, replay
+from .request import Request
+
+MOST_CELLS = 1000
+WIDEST = 8  # cells of a row where a sweep has one axis
+SETTINGS = ("model", "quantize", "dtype")
+"""Axes that choose the model rather than a field of the request."""
+ROWS_FIRST = ("prompt", "negative_prompt", "seed")
+"""Fields that go down the sheet rather than across, if another axis is there."""
+PIXELS = 64_000_000  # that a sheet has at most, over all of its cells
+
+
+@dataclass(frozen=True)
+class SweepAxis:
+    """The values of one field. A value may set several fields, as a size sets two."""
+
+    name: str
+    values: tuple[Mapping[str, Any], ...]  # the fields that each value sets
+    labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[Any]) -> "SweepAxis":
+        """Build the axis of one field."""
+        word = name.replace("_", " ")
+        labels = [f"{word} {_label(value)}" for value in values]
+        return cls(name, tuple({name: value} for value in values), tuple(labels))
+
+    @classmethod
+    def of_texts(cls, name: str, templates: Sequence[str]) -> "SweepAxis":
+        """Build the axis of all texts that some templates stand for, labelled by what differs."""
+        expanded = [pair for template in templates for pair in expand(template)]
+        by_choice = len(templates) == 1 and len(expanded) > 1
+        labels = [", ".join(choice) if by_choice else text for text, choice in expanded]
+        return cls(name, tuple({name: text} for text, _ in expanded), tuple(labels))
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise RequestError(f"a sweep needs at least one value of {self.name}, not none")
+        for label in self.labels:
+            if self.labels.count(label) > 1:
+                raise RequestError(f"a sweep needs different values of {self.name}: {label} twice")
+
+
+@dataclass(frozen=True)
+class SweepCell:
+    """One picture of a sweep."""
+
+    number: int
+    labels: tuple[str, ...]  # one of each axis
+    settings: Mapping[str, Any]  # of the model
+    request: Request
+
+    @property
+    def name(self) -> str:
+        """The name of its file, without an ending."""
+        return "_".join(_slug(label) for label in self.labels) or "picture"
+
+    def is_drawn(self, file: Path) -> bool:
+        """Return whether a file holds this cell's picture; raise if it holds another one."""
+        if not file.exists():
+            return False
+        found = replay(file)
+        same = all(found.metadata.get(n) == v for n, v in self.settings.items() if v is not None)
+        if same and found.agrees(self.request):
+            return True
+        raise RequestError(
+            f"{path_text(file)} holds a picture of another request; name another folder, or pass "
+            "overwrite=True"
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All cells, row by row. `rows` and `columns` are the axes down and across."""
+
+    rows: tuple[SweepAxis, ...]
+    columns: tuple[SweepAxis, ...]
+    cells: tuple[SweepCell, ...]
+
+    @classmethod
+    def plan(cls, fields: Mapping[str, Any], axes: Sequence[SweepAxis]) -> "Sweep":
+        """Lay out the axes and build every cell's request, or raise what is wrong with one.
+
+        `fields` are those of the request that do not vary, and the settings of the model.
+        """
+        count = math.prod(len(axis.values) for axis in axes)
+        if count > MOST_CELLS:
+            each = " x ".join(str(len(axis.values)) for axis in axes)
+            raise RequestError(
+                f"a sweep may have at most {MOST_CELLS} pictures, not {each} = {count:,}"
+            )
+        used = [axis for axis in axes if len(axis.values) > 1]
+        used.sort(key=_place)
+        rows, columns = tuple(used[:-1]), tuple(used[-1:])
+        chosen = itertools.product(*(range(len(axis.values)) for axis in used))
+        constant: dict[str, Any] = dict(fields)
+        for axis in axes:
+            if len(axis.values) == 1:
+                constant |= axis.values[0]
+        cells = []
+        for number, places in enumerate(chosen):
+            pairs = list(zip(used, places, strict=True))
+            varied = {n: v for axis, i in pairs for n, v in axis.values[i].items()}
+            cells.append(_cell(number, tuple(a.labels[i] for a, i in pairs), constant, varied))
+        return cls(rows, columns, tuple(cells))
+
+    @cached_property
+    def groups(self) -> dict[tuple[tuple[str, Any], ...], list[SweepCell]]:
+        """The cells of each model, by its settings."""
+        groups: dict[tuple[tuple[str, Any], ...], list[SweepCell]] = {}
+        for cell in self.cells:
+            groups.setdefault(tuple(cell.settings.items()), []).append(cell)
+        return groups
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        if self.rows:
+            return len(self.columns[0].values)
+        count = len(self.cells)
+        return count if count <= WIDEST else math.ceil(math.sqrt(count))
+
+    @property
+    def column_labels(self) -> list[str]:
+        """The label above each column; none where one axis fills several rows."""
+        labels = list(self.columns[0].labels) if self.columns else []
+        return labels if len(labels) == self.width else []
+
+    @property
+    def row_labels(self) -> list[str]:
+        """The label beside each row."""
+        if self.rows:
+            pairs = itertools.product(*(axis.labels for axis in self.rows))
+            return [", ".join(labels) for labels in pairs]
+        labels = list(self.columns[0].labels) if self.columns else []
+        if len(labels) <= self.width:
+            return []
+        starts = range(0, len(labels), self.width)
+        ends = [min(start + self.width, len(labels)) - 1 for start in starts]
+        return [f"{labels[a]} to {labels[b]}" for a, b in zip(starts, ends, strict=True)]
+
+    def grid(self, files: Sequence[Path]) -> list[list[Image.Image | None]]:
+        """Return the rows of pictures, read from one file for each cell; None for a missing one.
+
+        Large pictures of many cells are made smaller, so that the sheet can still be opened.
+        """
+        most = int(math.sqrt(PIXELS / len(self.cells)))
+        pictures = [_read(file, most) for file in files]
+        pictures += [None] * (-len(pictures) % self.width)
+        return [pictures[n : n + self.width] for n in range(0, len(pictures), self.width)]
+
+    def to_dict(self, files: Sequence[Path]) -> dict[str, Any]:
+        """Return the sweep for JSON: its axes, and each cell's file, settings and request."""
+        axes = [*self.rows, *self.columns]
+        return {
+            "axes": [{"name": axis.name, "labels": list(axis.labels)} for axis in axes],
+            "cells": [
+                {
+                    "file": file.name,
+                    "labels": list(cell.labels),
+                    **cell.settings,
+                    "request": cell.request.to_dict(),
+                }
+                for cell, file in zip(self.cells, files, strict=True)
+            ],
+        }
+
+
+def expand(template: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield every text that a template such as "a {red|blue} fox" stands for, and its choices.
+
+    Braces without a | are left as they are.
+    """
+    pieces = re.split(r"\{([^{}]*\|[^{}]*)\}", template)
+    groups = [piece.split("|") for piece in pieces[1::2]]
+    if math.prod(map(len, groups)) > MOST_CELLS:
+        raise RequestError(f"a sweep may have at most {MOST_CELLS} pictures")
+    for choice in itertools.product(*groups):
+        words = iter(choice)
+        yield "".join(p if n % 2 == 0 else next(words) for n, p in enumerate(pieces)), choice
+
+
+def _cell(
+    number: int, labels: tuple[str, ...], constant: Mapping[str, Any], varied: Mapping[str, Any]
+) -> SweepCell:
+    fields = {**constant, **varied}
+    settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
+    if "guidance" in varied and not varied["guidance"] and fields.get("nag") is None:
+        fields = {name: value for name, value in fields.items() if name not in GUIDED}
+    return SweepCell(number, labels, settings, Request(**fields))
+
+
+def _place(axis: SweepAxis) -> int:
+    """Return an axis' place: the last one goes across."""
+    return ROWS_FIRST.index(axis.name) if axis.name in ROWS_FIRST else len(ROWS_FIRST)
+
+
+def _label(value: Any) -> str:
+    if value is None:
+        return "as stored"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return excerpt(value).strip("'") if isinstance(value, str) else str(value)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^\w.]+", "-", label.lower()).strip("-.")[:60]
+
+
+def _read(file: Path, most: int) -> Image.Image | None:
+    if not file.exists():
+        return None
+    try:
+        with Image.open(file) as image:
+            image.load()
+            if max(image.size) > most:
+                image.thumbnail((most, most), Image.Resampling.LANCZOS)
+            return image.copy()
+    except OSError as error:
+        raise RequestError(f"{path_text(file)} cannot be read as a picture") from error
