@@ -155,7 +155,7 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 def _taken(path: Path) -> RequestError:
     return RequestError(
-        f"{path_text(path)} exists already; name another file, or ask to overwrite it"
+        f"{path_text(path)} exists already; name another file, or pass overwrite=True"
     )
 
 
