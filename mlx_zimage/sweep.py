@@ -6,27 +6,38 @@ of a cell is named after its values, so that a sweep that was stopped can go on.
 """
 
 import itertools
+import json
 import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
 from .checks import excerpt, path_text
 from .errors import RequestError
+from .files import write_atomically
+from .images.files import save_picture
+from .images.page import sheet_page
+from .images.sheet import contact_sheet
 from .replay import GUIDED, replay
 from .request import Request
 
 MOST_CELLS = 1000
+NAME = 100  # characters of a file's name
 WIDEST = 8  # cells of a row where a sweep has one axis
 SETTINGS = ("model", "quantize", "dtype")
 """Axes that choose the model rather than a field of the request."""
 ROWS_FIRST = ("prompt", "negative_prompt", "seed")
 """Fields that go down the sheet rather than across, if another axis is there."""
+SHEET, PAGE, DATA = "sheet.png", "sheet.html", "sweep.json"
+"""The files that a sweep writes beside its pictures."""
+LARGE = ("image", "mask", "latents", "prompt_embeds")
+"""Fields that the data leave out."""
 PIXELS = 64_000_000  # that a sheet has at most, over all of its cells
 
 
@@ -72,8 +83,14 @@ class SweepCell:
 
     @property
     def name(self) -> str:
-        """The name of its file, without an ending."""
-        return "_".join(_slug(label) for label in self.labels) or "picture"
+        """The name of its file, without an ending: from its labels alone."""
+        name = "_".join(map(_slug, self.labels)) or "picture"
+        return name if len(name) <= NAME else f"{name[:NAME]}-{self.code}"
+
+    @property
+    def code(self) -> str:
+        """A short code of the labels, for names that would be cut or the same."""
+        return f"{zlib.crc32(repr(self.labels).encode('utf-8', 'replace')):08x}"
 
     def is_drawn(self, file: Path) -> bool:
         """Return whether a file holds this cell's picture; raise if it holds another one."""
@@ -105,13 +122,14 @@ class Sweep:
         """
         count = math.prod(len(axis.values) for axis in axes)
         if count > MOST_CELLS:
-            each = " x ".join(str(len(axis.values)) for axis in axes)
+            each = " x ".join(str(len(axis.values)) for axis in axes if len(axis.values) > 1)
             raise RequestError(
                 f"a sweep may have at most {MOST_CELLS} pictures, not {each} = {count:,}"
             )
         used = [axis for axis in axes if len(axis.values) > 1]
         used.sort(key=_place)
-        rows, columns = tuple(used[:-1]), tuple(used[-1:])
+        split = _split([len(axis.values) for axis in used])
+        rows, columns = tuple(used[:split]), tuple(used[split:])
         chosen = itertools.product(*(range(len(axis.values)) for axis in used))
         constant: dict[str, Any] = dict(fields)
         for axis in axes:
@@ -132,27 +150,34 @@ class Sweep:
             groups.setdefault(tuple(cell.settings.items()), []).append(cell)
         return groups
 
+    def files(self, folder: Path) -> list[Path]:
+        """Return the file of each cell's picture in a folder."""
+        names = [cell.name for cell in self.cells]
+        return [
+            folder / f"{name if names.count(name) == 1 else f'{name}-{cell.code}'}.png"
+            for name, cell in zip(names, self.cells, strict=True)
+        ]
+
     @property
     def width(self) -> int:
         """The number of columns."""
-        if self.rows:
-            return len(self.columns[0].values)
-        count = len(self.cells)
-        return count if count <= WIDEST else math.ceil(math.sqrt(count))
+        count = math.prod(len(axis.values) for axis in self.columns)
+        if self.rows or count <= WIDEST:
+            return count
+        return math.ceil(math.sqrt(count))
 
     @property
     def column_labels(self) -> list[str]:
         """The label above each column; none where one axis fills several rows."""
-        labels = list(self.columns[0].labels) if self.columns else []
-        return labels if len(labels) == self.width else []
+        labels = _products(self.columns)
+        return labels if self.columns and len(labels) == self.width else []
 
     @property
     def row_labels(self) -> list[str]:
         """The label beside each row."""
         if self.rows:
-            pairs = itertools.product(*(axis.labels for axis in self.rows))
-            return [", ".join(labels) for labels in pairs]
-        labels = list(self.columns[0].labels) if self.columns else []
+            return _products(self.rows)
+        labels = _products(self.columns)
         if len(labels) <= self.width:
             return []
         starts = range(0, len(labels), self.width)
@@ -169,21 +194,49 @@ class Sweep:
         pictures += [None] * (-len(pictures) % self.width)
         return [pictures[n : n + self.width] for n in range(0, len(pictures), self.width)]
 
-    def to_dict(self, files: Sequence[Path]) -> dict[str, Any]:
-        """Return the sweep for JSON: its axes, and each cell's file, settings and request."""
+    def to_dict(self, files: Sequence[Path], seconds: Mapping[str, float]) -> dict[str, Any]:
+        """Return the sweep for JSON: its axes, and each cell's file, settings and request.
+
+        `seconds` holds how long the pictures took, by the names of their files.
+        """
         axes = [*self.rows, *self.columns]
         return {
             "axes": [{"name": axis.name, "labels": list(axis.labels)} for axis in axes],
             "cells": [
                 {
-                    "file": file.name,
+                    "file": f"{file.parent.name}/{file.name}",
                     "labels": list(cell.labels),
+                    "seconds": seconds.get(file.name),
                     **cell.settings,
                     "request": cell.request.to_dict(),
                 }
                 for cell, file in zip(self.cells, files, strict=True)
             ],
         }
+
+    def save(
+        self, folder: Path, files: Sequence[Path], title: str, seconds: Mapping[str, float]
+    ) -> None:
+        """Write the contact sheet, as a picture and as a page, and the data."""
+        grid, rows, columns = self.grid(files), self.row_labels, self.column_labels
+        sheet = contact_sheet(grid, rows, columns, title)
+        save_picture(sheet, folder / SHEET, None, overwrite=True)
+        data = self.to_dict(files, seconds)
+        for cell in data["cells"]:  # pictures and arrays would make the page large
+            cell["request"] = {n: v for n, v in cell["request"].items() if n not in LARGE}
+        page = sheet_page(grid, rows, columns, title, data)
+        text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+        for name, content in ((PAGE, page), (DATA, text)):
+            write_atomically(folder / name, partial(_write, content), overwrite=True)
+
+    @staticmethod
+    def read_seconds(folder: Path) -> dict[str, float]:
+        """Return how long the pictures of an earlier run took, by the names of their files."""
+        try:
+            cells = json.loads((folder / DATA).read_text("utf-8"))["cells"]
+            return {Path(c["file"]).name: float(c["seconds"]) for c in cells if c["seconds"]}
+        except (OSError, ValueError, TypeError, KeyError):
+            return {}
 
 
 def expand(template: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -210,8 +263,24 @@ def _cell(
     return SweepCell(number, labels, settings, Request(**fields))
 
 
+def _products(axes: Sequence[SweepAxis]) -> list[str]:
+    """Return a label for each combination of some axes' values."""
+    return [", ".join(labels) for labels in itertools.product(*(axis.labels for axis in axes))]
+
+
+def _split(lengths: Sequence[int]) -> int:
+    """Return how many of the axes go down, so that a sheet is about as wide as it is high."""
+    if len(lengths) < 2:
+        return 0
+
+    def unevenness(split: int) -> float:
+        return abs(math.log(math.prod(lengths[:split]) / math.prod(lengths[split:])))
+
+    return min(range(1, len(lengths)), key=unevenness)
+
+
 def _place(axis: SweepAxis) -> int:
-    """Return an axis' place: the last one goes across."""
+    """Return an axis' place: the first ones go down, the last ones across."""
     return ROWS_FIRST.index(axis.name) if axis.name in ROWS_FIRST else len(ROWS_FIRST)
 
 
@@ -224,7 +293,12 @@ def _label(value: Any) -> str:
 
 
 def _slug(label: str) -> str:
-    return re.sub(r"[^\w.]+", "-", label.lower()).strip("-.")[:60]
+    """Return a label for a file's name."""
+    return re.sub(r"[^\w.]+", "-", label.lower()).strip("-.")
+
+
+def _write(content: str, file: BinaryIO) -> None:
+    file.write(content.encode("utf-8", "replace"))
 
 
 def _read(file: Path, most: int) -> Image.Image | None:

@@ -176,7 +176,17 @@ def fields_from(options: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError("--size sets width and height; leave out --width and --height")
         fields["width"], fields["height"] = values.size(options["size"])
     _check_aspect(options)
-    return {name: value for name, value in fields.items() if value is not None}
+    return with_pictures({name: value for name, value in fields.items() if value is not None})
+
+
+def with_pictures(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields whose pictures are read once, for all requests that share them."""
+    names = [name for name in ("image", "mask") if name in fields]
+    if names:
+        with usage():
+            read = Request("", **{name: fields[name] for name in names})
+        fields |= {name: getattr(read, name) for name in names}
+    return fields
 
 
 def prompts_from(words: list[str] | None, prompt: str | None) -> list[str]:

@@ -19,6 +19,8 @@ from .words import in_options
 
 COMMANDS = {
     "generate": "generate",
+    "sweep": "sweep",
+    "compare": "compare",
     "convert": "convert",
     "verify": "convert",
     "download": "download",
@@ -33,6 +35,12 @@ EXAMPLES = {
 "a red fox" --size 1280x720 --seed 1-4 -o foxes/
 "a red circle on blue" --model demo --seed 7
 """,
+    "sweep": """\
+"a red fox" --q 4 --steps 4,8 --seed 1-3 -o foxes
+"a {red|blue} {fox|cat}" --q 4
+"a red circle on blue" --model demo --steps 1,3,6,8
+""",
+    "compare": "first.png second.png\nfirst.png second.png -o both.png\n",
     "convert": """\
 turbo turbo-4bit --q 4
 turbo --plan --q 4 --q-text-encoder 8
@@ -40,7 +48,7 @@ turbo --plan --q 4 --q-text-encoder 8
     "verify": "turbo-4bit\n",
     "download": "turbo\n",
     "cache": "list\nremove --all\n",
-    "info": "fox.png\n",
+    "info": "fox.png\n--json\n",
     "bench": "--q 4 --size 512 1024 -o report.json\n--model turbo --q 4\n",
 }
 """Arguments of each command that its help ends with."""

@@ -29,6 +29,12 @@ class Reporter(Protocol):
     def note(self, text: str) -> None:
         """Tell a person something."""
 
+    def expect(self, jobs: int) -> None:
+        """Take the number of requests, where it is known later."""
+
+    def tell(self, text: str, event: str, **fields: Any) -> None:
+        """Tell a person something that is an event for programs."""
+
     def warn(self, text: str) -> None:
         """Tell a person something that is shown with --quiet as well."""
 
@@ -75,6 +81,12 @@ class JsonReporter:
 
     def note(self, text: str) -> None:
         pass
+
+    def expect(self, jobs: int) -> None:
+        pass
+
+    def tell(self, text: str, event: str, **fields: Any) -> None:
+        self.result("", event, **fields)
 
     def warn(self, text: str) -> None:
         self.result("", "warning", message=text)
@@ -131,6 +143,12 @@ class TextReporter:
         if not self._quiet:
             self._screen.line(text)
 
+    def expect(self, jobs: int) -> None:
+        self._jobs = jobs
+
+    def tell(self, text: str, event: str, **fields: Any) -> None:
+        self.note(text)
+
     def warn(self, text: str) -> None:
         self._screen.line(f"warning: {text}")
 
@@ -144,7 +162,8 @@ class TextReporter:
         request = result.request
         seed = "" if request.seed is None else f"seed {request.seed}, "
         took = seconds_text(self._spent.get(result.job, 0.0))
-        facts = f"{seed}{request.width}x{request.height}, {request.steps} steps, {took}"
+        width, height = result.image.size
+        facts = f"{seed}{width}x{height}, {request.steps} steps, {took}"
         self.result(f"{file}  ({facts})", "result")
 
     def kept(self, file: Path) -> None:
