@@ -1,4 +1,4 @@
-"""What fits on this machine: the memory of the real model in each precision and size.
+"""Precisions and sizes of the real model that fit on this machine.
 
 The shapes are the real model's, and nothing is allocated.
 """

@@ -13,7 +13,7 @@ from .screen import Screen
 
 BEAT = 10.0
 """Seconds between two lines of progress where the screen is not live."""
-ARRAYS = ("image", "latents", "prompt_embeds", "metadata")
+ARRAYS = ("image", "latents", "prompt_embeds", "metadata", "draw")
 """Fields that are not for JSON lines."""
 
 
