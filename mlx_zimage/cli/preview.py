@@ -16,7 +16,7 @@ from .progress import Reporter
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 ROWS = 16  # of a terminal, that a picture takes
 CHUNK = 4096  # characters of base64 in one of kitty's escapes
-PLACE = 4200  # the number of our picture in the terminal
+PLACE = 4200  # the first number of our pictures in the terminal
 KITTY = ("ghostty", "kitty")
 ITERM = ("iTerm.app", "WezTerm", "rio", "vscode", "mintty")
 
@@ -56,8 +56,9 @@ class TerminalPreview:
 
     def show(self, step: Step) -> None:
         picture = step.preview()
-        encode = kitty_escape if self._protocol == "kitty" else iterm_escape
-        self._report.picture(encode(picture), ROWS)
+        is_kitty = self._protocol == "kitty"
+        escape = kitty_escape(picture, step.job) if is_kitty else iterm_escape(picture)
+        self._report.picture(escape, ROWS)
 
 
 def preview_to(target: str | None, report: Reporter) -> Preview:
@@ -97,14 +98,14 @@ def iterm_escape(picture: Image.Image) -> str:
     return f"\x1b]1337;File={options}:{base64.b64encode(data).decode()}\a"
 
 
-def kitty_escape(picture: Image.Image) -> str:
+def kitty_escape(picture: Image.Image, job: int = 0) -> str:
     """Return the same for kitty: https://sw.kovidgoyal.net/kitty/graphics-protocol/.
 
-    The picture has a number, so that the next one takes its place.
+    The pictures of one job have one number, so that each takes the place of the last.
     """
     text = base64.b64encode(_png(picture)).decode()
     chunks = [text[n : n + CHUNK] for n in range(0, len(text), CHUNK)]
-    first = f"a=T,f=100,q=2,C=1,i={PLACE},p=1,r={ROWS}"
+    first = f"a=T,f=100,q=2,C=1,i={PLACE + job},p=1,r={ROWS}"
     escapes = []
     for number, chunk in enumerate(chunks):
         head = f"{first}," if number == 0 else ""

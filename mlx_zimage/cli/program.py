@@ -7,14 +7,14 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from .. import PromptTruncatedWarning, ZImageError
 from ..linux import keep_freed_memory
 from .options import Version
-from .parsing import Command
+from .parsing import Command, UsageError
 from .words import in_options
 
 COMMANDS = {
@@ -52,6 +52,17 @@ turbo --plan --q 4 --q-text-encoder 8
     "bench": "--q 4 --size 512 1024 -o report.json\n--model turbo --q 4\n",
 }
 """Arguments of each command that its help ends with."""
+PROGRAM = "mlx-zimage"
+"""The name that completion is for."""
+COMPLETION = ("--install-completion", "--show-completion")
+Install = Annotated[
+    str | None,
+    typer.Option(help="Install completion for zsh, bash or fish.", metavar="[SHELL]"),
+]
+Show = Annotated[
+    str | None,
+    typer.Option(help="Show the script of that completion.", metavar="[SHELL]"),
+]
 USAGE: Any = typer.BadParameter.__bases__[0]
 """What all errors of the parser are; Typer has no name for it."""
 NO_TEXT_FILE = (OSError, ValueError)
@@ -98,19 +109,13 @@ def run(arguments: Sequence[str], *names: str) -> int:
 
 def _call(arguments: list[str], names: Sequence[str]) -> int:
     is_one = bool(names)
+    if not is_one and arguments[:1] and arguments[0] in COMPLETION:
+        return _complete(arguments)
     if is_one:
         name = arguments.pop(0) if arguments[:1] and arguments[0] in names[1:] else names[0]
     else:
         name = arguments[0] if arguments and arguments[0] in COMMANDS else ""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    settings = {"help_option_names": ["-h", "--help"]}
-    for known in [name] if name else COMMANDS:
-        module = importlib.import_module(f".{COMMANDS[known]}", __package__)
-        add = app.command(known, cls=Command, context_settings=settings, epilog=EXAMPLES[known])
-        add(getattr(module, known))
-    if not is_one:
-        app.callback(context_settings=settings, invoke_without_command=True)(_root)
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(_app([name] if name else [*COMMANDS], is_one))
     try:  # not `command.main`, which ends the process itself where a pipe is closed
         with command.make_context(os.path.basename(sys.argv[0]), arguments) as context:
             command.invoke(context)
@@ -119,7 +124,42 @@ def _call(arguments: list[str], names: Sequence[str]) -> int:
     return 0
 
 
-def _root(context: typer.Context, version: Version = False) -> None:
+def _app(names: Sequence[str], is_one: bool) -> typer.Typer:
+    """Return the parser of these commands."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    settings = {"help_option_names": ["-h", "--help"]}
+    for known in names:
+        module = importlib.import_module(f".{COMMANDS[known]}", __package__)
+        add = app.command(known, cls=Command, context_settings=settings, epilog=EXAMPLES[known])
+        add(getattr(module, known))
+    if not is_one:
+        app.callback(context_settings=settings, invoke_without_command=True)(_root)
+    return app
+
+
+def _complete(arguments: list[str]) -> int:
+    """Show or install the completion script of a shell, by default the person's."""
+    from . import completion
+
+    option, *rest = arguments
+    if len(rest) > 1:
+        raise UsageError(f"{option} takes one shell, not {' '.join(rest)!r}")
+    shell = rest[0] if rest else completion.this_shell()
+    commands = completion.commands_of(typer.main.get_command(_app([*COMMANDS], False)))
+    if option == "--show-completion":
+        print(completion.script(shell, PROGRAM, commands), end="")
+        return 0
+    file, todo = completion.install(shell, PROGRAM, commands)
+    print(f"{file}\n{todo}")
+    return 0
+
+
+def _root(
+    context: typer.Context,
+    version: Version = False,
+    install_completion: Install = None,
+    show_completion: Show = None,
+) -> None:
     """Z-Image on Apple's MLX. `mlx-zimage COMMAND --help` explains a command."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
