@@ -19,6 +19,7 @@ from ..images.picture import Picture
 from ..models.autoencoder import Autoencoder
 from ..request import Request
 from ..sampling.noise import NoiseStream
+from ..sampling.schedule import Schedule
 from . import mask
 from .mask import Canvas, Scene
 from .run import Beginning, Context, Prepared, Run
@@ -52,7 +53,7 @@ class ImageFeature:
         if request.image is None:
             return run
         assert request.strength is not None
-        schedule = run.schedule.from_step(first_step(len(run.schedule), request.strength))
+        schedule = _rest(run.schedule, request.strength)
         canvases = _canvases(request, context)
         is_shared = not isinstance(request.image, tuple) and request.focus is None
         images = canvases[:1] if is_shared else canvases
@@ -89,6 +90,16 @@ def first_step(steps: int, strength: float) -> int:
     return int(max(steps - min(steps * strength, steps), 0))
 
 
+def _rest(schedule: Schedule, strength: float) -> Schedule:
+    first = first_step(len(schedule), strength)
+    if first == len(schedule):
+        raise RequestError(
+            f"strength must be above 0, not {strength:g}: no step would run, and the image would "
+            "stay as it is"
+        )
+    return schedule.from_step(first)
+
+
 def _check(request: Request) -> None:
     if request.image is None:
         for name in FIELDS:
@@ -100,10 +111,6 @@ def _check(request: Request) -> None:
     if request.latents is not None:
         raise RequestError(
             "image has no effect with latents, which a run begins with; leave one out"
-        )
-    if request.strength == 0:
-        raise RequestError(
-            "strength must be above 0, where no step runs and the image stays as it is"
         )
     mask.check(request)
 
