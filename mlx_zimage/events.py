@@ -4,11 +4,12 @@ Each is a frozen dataclass. `job` is the index of the event's request where seve
 one job.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .checks import excerpt, shape_text
+from .errors import RequestError
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -57,7 +58,10 @@ class Truncated:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """Step `number` of `total` is done."""
+    """Step `number` of `total` is done.
+
+    A pickled step is without what `preview` draws with: send the picture instead.
+    """
 
     number: int
     total: int
@@ -65,6 +69,24 @@ class Step:
     seconds: float
     latents: "mx.array"  # (B, C, h, w), float32; a copy
     job: int = 0
+    draw: "Callable[[int], Image.Image] | None" = field(default=None, repr=False)
+
+    def preview(self, index: int = 0) -> "Image.Image":
+        """Return a small picture of what the model now expects picture `index` to become.
+
+        Nothing is computed before this is called, and little then: no VAE decodes anything. The
+        shorter side has 256 pixels, or as many as the finished picture; with a model that was
+        loaded with a preview decoder, the picture has its full size.
+        """
+        if self.draw is None:
+            raise RequestError("this step has no preview: it was pickled, or made without a model")
+        count = len(self.latents)
+        if not isinstance(index, int) or not 0 <= index < count:
+            raise RequestError(f"index must be one of the {count} pictures', not {excerpt(index)}")
+        return self.draw(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "draw": None}
 
     def __repr__(self) -> str:
         return (

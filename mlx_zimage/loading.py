@@ -9,11 +9,14 @@ from .convert.copies import quantized_copy
 from .errors import LoraError
 from .events import Downloaded, Written
 from .generation.plan import Planner
+from .generation.preview import Previewer, TinyFile
 from .hub.download import fetching
 from .memory.store import Store, check_dtype, check_memory
 from .process import check_process
 from .quantization.recipe import Quantization
 from .request import Request
+
+Loaded = tuple[Checkpoint, Store, Previewer]
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,21 @@ class Loading:
     download: bool
     revision: str | None
     keep_copy: bool
+    preview_decoder: str | Path | None
+
+    def finish(self) -> Loaded:
+        """Do all of it, and return what it returns."""
+        events = self.run()
+        while True:
+            try:
+                next(events)
+            except StopIteration as end:
+                loaded: Loaded = end.value
+                return loaded
 
     def run(
         self, requests: Sequence[Request] = ()
-    ) -> Generator[Downloaded | Written, None, tuple[Checkpoint, Store]]:
+    ) -> Generator[Downloaded | Written, None, Loaded]:
         """Locate or fetch the source, judge `requests`, and make a quantized copy if one pays."""
         check_process()
         if self.loras:
@@ -39,8 +53,11 @@ class Loading:
         quantization = None if self.quantize is None else Quantization.parse(self.quantize)
         dtype = check_dtype(self.dtype)
         check_memory(self.memory)
+        tiny = None if self.preview_decoder is None else TinyFile.open(self.preview_decoder)
         path = yield from fetching(self.source, download=self.download, revision=self.revision)
         checkpoint = Checkpoint.open(path)
+        if tiny is not None:
+            tiny.check(checkpoint)
         copy = None
         if self.quantize is not None and self.keep_copy:
             copy = quantized_copy(checkpoint, self.quantize, dtype)
@@ -52,6 +69,7 @@ class Loading:
         if not is_low:
             store.check_room([run.workload for run in runs])
         if copy is None:
-            return checkpoint, store
+            return checkpoint, store, Previewer(checkpoint, store, tiny)
         checkpoint = Checkpoint.open((yield from copy.make()))
-        return checkpoint, Store(checkpoint, None, dtype, self.memory)
+        store = Store(checkpoint, None, dtype, self.memory)
+        return checkpoint, store, Previewer(checkpoint, store, tiny)

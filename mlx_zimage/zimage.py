@@ -12,6 +12,7 @@ from .dtypes import Dtype
 from .events import Downloaded, Event, Result, Written
 from .generation.job import Job
 from .generation.plan import Planner
+from .generation.preview import Previewer
 from .generation.run import Run
 from .loading import Loading
 from .memory.estimate import Estimate
@@ -40,12 +41,14 @@ class ZImage:
         store: Store,
         quantize: int | str | None = None,
         name: str = "",
+        previewer: Previewer | None = None,
     ):
         self._checkpoint = checkpoint
         self._store = store
         self._quantize = quantize or checkpoint.quantized
         self._planner = Planner(checkpoint)
         self._embeddings = Embeddings()
+        self._previewer = previewer or Previewer(checkpoint, store)
         self._name = name or checkpoint.path.name
         self._identity: str | None = None
 
@@ -61,22 +64,20 @@ class ZImage:
         download: bool = False,
         revision: str | None = None,
         keep_copy: bool = True,
+        preview_decoder: str | Path | None = None,
     ) -> "ZImage":
         """Open a checkpoint: a name, a Hub repo id, a folder in the official layout, or a file.
 
         Configs and file headers are checked now; weights are read when first needed. A file takes
         what it lacks from Turbo, which must be on this machine. Nothing is downloaded unless
-        `download` is true. A large model is quantized once: the copy is kept on disk and used from
-        then on, unless `keep_copy` is false. `dtype` defaults to the device's fast type.
+        `download` is true. A large model is quantized once: the copy is kept on disk and used
+        again, unless `keep_copy` is false. `dtype` defaults to the device's fast type.
+        `preview_decoder` is a TAEF1 file for `Step.preview`.
         """
-        loading = Loading(source, quantize, dtype, loras, memory, download, revision, keep_copy)
-        events = loading.run()
-        while True:
-            try:
-                next(events)
-            except StopIteration as end:
-                checkpoint, store = end.value
-                return cls(checkpoint, store, quantize, str(source))
+        checkpoint, store, previewer = Loading(
+            source, quantize, dtype, loras, memory, download, revision, keep_copy, preview_decoder
+        ).finish()
+        return cls(checkpoint, store, quantize, str(source), previewer)
 
     @classmethod
     def loading(
@@ -89,15 +90,14 @@ class ZImage:
         download: bool = False,
         revision: str | None = None,
         keep_copy: bool = True,
+        preview_decoder: str | Path | None = None,
         requests: Sequence[Request] = (),
     ) -> Generator[Downloaded | Written, None, "ZImage"]:
-        """Load as a stream of events, which returns the model.
-
-        `requests` are judged before a quantized copy is written.
-        """
-        loading = Loading(source, quantize, dtype, (), memory, download, revision, keep_copy)
-        checkpoint, store = yield from loading.run(requests)
-        return cls(checkpoint, store, quantize, str(source))
+        """Load as events, and return the model. `requests` are judged before a copy is written."""
+        checkpoint, store, previewer = yield from Loading(
+            source, quantize, dtype, (), memory, download, revision, keep_copy, preview_decoder
+        ).run(requests)
+        return cls(checkpoint, store, quantize, str(source), previewer)
 
     def capabilities(self) -> Capabilities:
         return capabilities(self._checkpoint, self._planner, self._store, self._quantize)
@@ -179,9 +179,7 @@ class ZImage:
         self._embeddings.clear()
 
     def __reduce__(self) -> Any:
-        raise TypeError(
-            "a ZImage cannot be pickled; load the checkpoint again in the other process"
-        )
+        raise TypeError("a ZImage cannot be pickled; load the checkpoint again in that process")
 
     def _plan(self, prompt: Prompt, options: Any) -> Run:
         request = prompt if isinstance(prompt, Request) else Request(prompt, **options)
@@ -195,5 +193,5 @@ class ZImage:
     def _events(self, runs: Sequence[Run]) -> Generator[Event, None, None]:
         check_process()
         self._store.check_room([self._workload(run) for run in runs])
-        about = self.describe()
-        return Job(runs, self._checkpoint, self._store, self._embeddings, about).events()
+        shared = self._checkpoint, self._store, self._embeddings, self._previewer
+        return Job(runs, *shared, self.describe()).events()

@@ -22,6 +22,7 @@ from .failures import device_failures
 from .load import load
 from .loop import Slots, copied, denoise
 from .predict import modulate, predictor
+from .preview import Previewer
 from .run import Beginning, Run
 
 
@@ -34,10 +35,11 @@ class Job:
         checkpoint: Checkpoint,
         store: Store,
         embeddings: Embeddings,
+        previewer: Previewer,
         about: Mapping[str, Any],
     ):
         self._runs, self._checkpoint, self._store = runs, checkpoint, store
-        self._embeddings, self._about = embeddings, about
+        self._embeddings, self._previewer, self._about = embeddings, previewer, about
 
     def events(self) -> Generator[Event, None, None]:
         """Do the work. To cancel, close the generator."""
@@ -95,6 +97,7 @@ class Job:
                 run.sampler(),
                 beginning.keep,
                 self._check_finite,
+                self._previewer.draw,
             )
             latents = yield from _numbered(job, denoise(run.schedule, slots))
             results.append(latents)

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 
 import mlx.core as mx
+import numpy as np
+from PIL import Image
 
 from ..events import Step
 from ..sampling.samplers import Sampler, SamplerStep
@@ -20,6 +23,7 @@ class Slots:
     sampler: Sampler
     keep: Callable[[mx.array, SamplerStep], mx.array]
     check: Callable[[mx.array, str], None]  # raises on numbers that are not finite
+    draw: Callable[[np.ndarray], Image.Image] | None = None  # clean latents (C, h, w) of a preview
 
 
 def denoise(schedule: Schedule, slots: Slots) -> Generator[Step, None, mx.array]:
@@ -28,13 +32,29 @@ def denoise(schedule: Schedule, slots: Slots) -> Generator[Step, None, mx.array]
     steps = slots.sampler.steps(schedule)
     for number, step in enumerate(steps, 1):
         begun = time.perf_counter()
-        velocity = slots.predict(latents, step)
+        before, velocity = latents, slots.predict(latents, step)
         latents = slots.sampler.step(latents, velocity, step)
         latents = slots.keep(latents, step)
         slots.check(latents, f"step {number}")
         seconds = time.perf_counter() - begun
-        yield Step(number, len(steps), float(step.next_sigma), seconds, copied(latents))
+        draw = slots.draw and partial(_drawn, slots.draw, before, velocity, step.sigma)
+        sigma = float(step.next_sigma)
+        yield Step(number, len(steps), sigma, seconds, copied(latents), draw=draw)
     return latents
+
+
+def _drawn(
+    draw: Callable[[np.ndarray], Image.Image],
+    before: mx.array,
+    velocity: mx.array,
+    sigma: float,
+    index: int,
+) -> Image.Image:
+    """Draw the clean latents that a step's velocity points at.
+
+    NumPy computes them, in whichever thread asks: both arrays are already there.
+    """
+    return draw(np.array(before)[index] - np.float32(sigma) * np.array(velocity)[index])
 
 
 def copied(array: mx.array) -> mx.array:

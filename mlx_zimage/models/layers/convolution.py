@@ -15,10 +15,19 @@ from ... import device
 
 
 class Conv2d(nn.Conv2d):
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int = 1, padding: int = 0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+    ):
         nn.Module.__init__(self)
         self.weight = mx.zeros((outputs, size, size, inputs))
-        self.bias = mx.zeros((outputs,))
+        if bias:
+            self.bias = mx.zeros((outputs,))
         self.stride, self.padding = (stride, stride), (padding, padding)
         self.dilation, self.groups = 1, 1
 
@@ -29,8 +38,10 @@ class Conv2d(nn.Conv2d):
         """Convolve (B, H, W, C) with `padding` rows and columns of zeros around it."""
         if self.runs_flipped:
             weight = _flipped(self.weight)
-            return mx.conv_general(x, weight, padding=padding, flip=True) + self.bias
-        return mx.conv2d(x, self.weight, self.stride, padding) + self.bias
+            out = mx.conv_general(x, weight, padding=padding, flip=True)
+        else:
+            out = mx.conv2d(x, self.weight, self.stride, padding)
+        return out + self.bias if "bias" in self else out
 
     @property
     def runs_flipped(self) -> bool:

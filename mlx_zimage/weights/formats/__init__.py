@@ -22,6 +22,12 @@ PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 def read_file(file: Path) -> Tensors:
     """Return one file's tensors, under its own names."""
+    start = refuse_pickle(file)
+    return read_gguf(file) if start[:4] == MAGIC else _numbers(read_header(file))
+
+
+def refuse_pickle(file: Path) -> bytes:
+    """Return a file's first bytes, unless they are those of a file that is never loaded."""
     try:
         with file.open("rb") as handle:
             start, size = handle.read(9), os.fstat(handle.fileno()).st_size
@@ -33,7 +39,7 @@ def read_file(file: Path) -> Tensors:
             f"{file} is a pickle, which can run any program when it is read, and is never loaded; "
             "look for the .safetensors file of the same model"
         )
-    return read_gguf(file) if start[:4] == MAGIC else _numbers(read_header(file))
+    return start
 
 
 def read_shards(folder: Path) -> Tensors:
