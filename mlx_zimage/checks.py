@@ -59,7 +59,7 @@ def path(name: str, value: object) -> Path:
 
 
 def string(name: str, value: object) -> str:
-    """Return `value` if it is a string of valid Unicode."""
+    """Return `value` if it is a string of valid Unicode without NUL, which ends texts in C."""
     if not isinstance(value, str):
         raise RequestError(f"{name} must be a string, not {_with_type(value)}")
     try:
@@ -68,6 +68,8 @@ def string(name: str, value: object) -> str:
         raise RequestError(
             f"{name} must be valid Unicode, not {excerpt(value)}: {error.reason}"
         ) from error
+    if "\0" in value:
+        raise RequestError(f"{name} must not hold a NUL character, as {excerpt(value)} does")
     return value
 
 

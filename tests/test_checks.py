@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_zimage import RequestError
-from mlx_zimage.checks import excerpt, one_of
+from mlx_zimage.checks import excerpt, one_of, string
 
 
 class Broken:
@@ -36,3 +36,11 @@ def test_one_of_several() -> None:
     for value in (4.0, "4", None, ["mxfp4"], True, 7):
         with pytest.raises(RequestError, match="quantize must be 3, 4 or mxfp4, not "):
             one_of("quantize", value, (3, 4, "mxfp4"))
+
+
+def test_a_string_without_nul_and_surrogates() -> None:
+    assert string("prompt", "é 🦊\n") == "é 🦊\n"
+    for value in ("a\0b", "\ud800", b"a", None):
+        with pytest.raises(RequestError, match="prompt must ") as refused:
+            string("prompt", value)
+        assert "\0" not in str(refused.value)

@@ -14,7 +14,7 @@ from . import values
 from .axes import aspect_axis, axes_from
 from .drawing import drawn
 from .models import Choice, load, usage
-from .order import with_pictures
+from .order import prompts_from, with_pictures
 from .parsing import UsageError
 from .progress import Reporter, reporter, seconds_text
 
@@ -107,7 +107,8 @@ class Drawing:
             if wanted:
                 self._draw(dict(settings), wanted, clock)
         seconds = {**self._plan.read_seconds(self._folder), **self._taken}
-        self._plan.save(self._folder, self._files, _title(self._plan), seconds)
+        title = _title(self._plan, self._options)
+        self._plan.save(self._folder, self._files, title, seconds)
         for file in [self._folder / name for name in FILES]:
             self._report.result(str(file), "sheet", file=str(file))
 
@@ -222,13 +223,13 @@ def _fixed(options: Mapping[str, Any]) -> dict[str, Any]:
     return with_pictures({name: value for name, value in fields.items() if value is not None})
 
 
-def _title(plan: Sweep) -> str:
-    """Return what all pictures have in common."""
-    request, varied = plan.cells[0].request, {a.name for a in (*plan.rows, *plan.columns)}
-    if "prompt" in varied or request.prompt is None:
-        return ""
-    seed = "" if "seed" in varied else f", seed {request.seed}"
-    return f"{request.prompt}{seed}"
+def _title(plan: Sweep, options: Mapping[str, Any]) -> str:
+    """Return what all pictures have in common: the prompt or its template, and the seed."""
+    templates = prompts_from(options["words"], options["prompt"])
+    varied = {axis.name for axis in (*plan.rows, *plan.columns)}
+    parts = [*templates] if len(templates) == 1 else []
+    parts += [] if "seed" in varied else [f"seed {plan.cells[0].request.seed}"]
+    return ", ".join(parts)
 
 
 def _plural(name: str) -> str:

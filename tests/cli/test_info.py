@@ -1,5 +1,8 @@
 """`info`: the metadata of a picture."""
 
+import os
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ from PIL import Image
 
 from mlx_zimage import __version__, read_metadata
 from tests.cli.conftest import Run
+from tests.hub.hub_server import Hub
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp"])
@@ -39,3 +43,43 @@ def test_what_is_no_picture_of_ours(run: Run) -> None:
     for name in ("foreign.png", "text.png", "none.png", "."):
         done = run("info", name)
         assert done.status == 1 and done.error.startswith(name)
+
+
+def test_this_machine(run: Run) -> None:
+    done = run("info")
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    names = [line.split()[0] for line in lines if line]
+    assert names[:6] == ["mlx-zimage", "machine", "device", "packages", "models", "copies"]
+    assert f"mlx {version('mlx')}" in done.out and __version__ in lines[0]
+    assert "turbo: not here, base: not here" in done.out
+    table = lines[lines.index("") + 1 :]
+    assert table[0].split() == ["fits", "here", "512x512", "1024x1024", "1536x1536", "2048x2048"]
+    assert [line.split("  ")[0] for line in table[1:]] == ["16 bit", "--q 8", "--q 4"]
+
+
+def test_this_machine_as_json(run: Run) -> None:
+    (event,) = run("info", "--json").events
+    assert event["event"] == "machine" and event["packages"]["mlx"] == version("mlx")
+    assert event["models"] == {"turbo": "not here", "base": "not here"}
+    assert len(event["fits"]) == 12 and event["fits"][0]["side"] == 512
+
+
+def test_no_names_of_users_or_hosts(run: Run) -> None:
+    text = run("info").out + run("info", "--json").out
+    for name in (platform.node(), str(Path.home()), os.environ.get("USER", "")):
+        assert len(name) < 5 or name not in text
+
+
+def test_a_model_that_is_here(run: Run, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlx_zimage.hub.locate.NAMES", {"turbo": "owner/model", "base": "o/m"})
+    assert run("download", "owner/model").status == 0
+    assert "turbo: here, base: not here" in run("info").out
+
+
+def test_pictures_are_told_by_their_bytes(run: Run, small: str) -> None:
+    Image.new("RGB", (32, 32), "red").save("image.png")
+    options = ("--model", small, "--size", "32", "--steps", "2", "--image", "image.png")
+    assert run("generate", "x", *options, "-o", "a.png").status == 0
+    out = run("info", "a.png").out
+    assert "picture, " in out and len(out) < 1000
