@@ -104,9 +104,11 @@ def bordered(image: Image.Image, border: Border) -> Image.Image:
     if not any(border):
         return image
     pixels = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), "edge")
-    blurred = Image.fromarray(pixels)
-    for radius in (max(border) / 2, max(border) / 8):
-        blurred = blurred.filter(ImageFilter.GaussianBlur(radius))
+    widest = max(border)
+    scale = max(widest // 16, 1)  # a wide blur holds no detail that a small picture lacks
+    small = Image.fromarray(pixels).reduce(scale)
+    small = small.filter(ImageFilter.GaussianBlur(widest / 2 / scale))
+    blurred = small.resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
     blurred.paste(image, (left, top))
     return blurred
 
