@@ -25,10 +25,12 @@ ROWS = (1, 4, 16, 64, 256, 1024, 4096)
 CPU_ROWS = (1, 2, 4, 8, 16, 32, 64)
 SIDE, CPU_SIDE = 3840, 2048  # of a square matrix; a CPU unpacks no more numbers at once
 SECONDS = 0.02  # that a timing takes at least
-LONG = 0.5  # seconds: a timing that is not repeated
+TIMINGS = 5
 MOST = 1024  # products in a timing
 CLEAR = 0.4  # a CPU's ratio of seconds after which more rows are not tried: it falls with them
 WORTH = 1.3  # a table is right where its way is nowhere slower than the other by this factor
+
+Product = Callable[[mx.array], mx.array]
 
 
 @dataclass(frozen=True)
@@ -106,23 +108,32 @@ def _ratios(mode: str, bits: int, group_size: int, dtype: mx.Dtype) -> Iterator[
     for rows in CPU_ROWS if cpu else ROWS:
         x = mx.ones((rows, side), dtype)
         mx.eval(x)
-        ratio = _seconds(unpacked, x) / _seconds(kernel, x)
+        ratio = _ratio(unpacked, kernel, x)
         yield rows, ratio
         if cpu and ratio < CLEAR:
             return
 
 
-def _seconds(product: Callable[[mx.array], mx.array], x: mx.array) -> float:
-    """Return the seconds of one product: the least of three timings, after one that warms up."""
-    count, seconds = 1, _timed(product, x, 1)
-    if seconds > LONG:
-        return seconds
-    while (seconds := _timed(product, x, count)) < SECONDS and count < MOST:
+def _ratio(a: Product, b: Product, x: mx.array) -> float:
+    """Return the seconds of one product over another's: the least of each, as they take turns."""
+    counts = [_count(product, x) for product in (a, b)]
+    seconds = [
+        [_timed(product, x, count) / count for product, count in zip((a, b), counts, strict=True)]
+        for _ in range(TIMINGS)
+    ]
+    return min(pair[0] for pair in seconds) / min(pair[1] for pair in seconds)
+
+
+def _count(product: Product, x: mx.array) -> int:
+    """Return how many products a timing must hold to last SECONDS; the first call warms up."""
+    _timed(product, x, 1)
+    count = 1
+    while _timed(product, x, count) < SECONDS and count < MOST:
         count *= 2
-    return min(seconds, _timed(product, x, count), _timed(product, x, count)) / count
+    return count
 
 
-def _timed(product: Callable[[mx.array], mx.array], x: mx.array, count: int) -> float:
+def _timed(product: Product, x: mx.array, count: int) -> float:
     begun = time.perf_counter()
     mx.eval([product(x) for _ in range(count)])
     return time.perf_counter() - begun

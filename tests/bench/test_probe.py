@@ -38,7 +38,12 @@ def test_one_row_for_each_packing_and_type(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_two_ways_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[mx.array] = []
-    monkeypatch.setattr(probe, "_seconds", lambda product, x: results.append(product(x)) or 1.0)
+
+    def ratio(a: probe.Product, b: probe.Product, x: mx.array) -> float:
+        results.extend([a(x), b(x)])
+        return 1.0
+
+    monkeypatch.setattr(probe, "_ratio", ratio)
     monkeypatch.setattr(probe, "CPU_SIDE", 64)
     monkeypatch.setattr(probe, "CPU_ROWS", (3,))
     probe.probe_packing("affine", 4, 32, mx.float32)
