@@ -24,12 +24,15 @@ PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tests/README.md"]
 PAGES += ["tools/train_demo/README.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
 ABOUT_OPTIONS = ["README.md", "docs/command-line.md", "docs/convert.md", "docs/library.md"]
+ABOUT_OPTIONS += ["docs/experiments.md", "docs/reproduce.md"]
 FENCE = re.compile(r"^( *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^\1```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 PROGRAMS = {"generate.py": ("generate",), "convert.py": ("convert", "verify"), "mlx-zimage": ()}
 """The names that each program passes to the command line."""
 PICTURES = (".png", ".jpg", ".webp", ".avif")
 LARGEST = 256  # pixels along a side
+SHEETS = ("sheet.png", "both.png")
+"""Pictures that are made of others."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ def pages_with_snippets() -> list[str]:
 
 def demo_commands(page: str) -> list[Command]:
     """Return the commands that need no other model, in order."""
-    local = ("info", "cache")
-    return [c for c in commands(page) if "demo" in c.arguments or c.name in local]
+    local = ("info", "cache", "compare")
+    needed = ("demo", "--replay")
+    return [c for c in commands(page) if {*needed} & {*c.arguments} or c.name in local]
 
 
 @pytest.fixture
@@ -111,6 +115,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def check_pictures(folder: Path) -> int:
     """Hold that every picture in a folder shows something on its ground; return their number."""
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in PICTURES]
+    files = [path for path in files if path.name not in SHEETS]
     for file in files:
         with Image.open(file) as image:
             assert max(image.size) <= LARGEST, f"{file.name} is larger than what the demo draws"
@@ -153,7 +158,7 @@ def test_commands_run_on_the_demo(
 
 
 def first_words(text: str) -> list[str]:
-    return [line.split()[0] for line in text.splitlines()]
+    return [line.split()[0] for line in text.splitlines() if line.strip()]
 
 
 def known_options(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
