@@ -18,6 +18,7 @@ from ..prompt.tokenizer import MAX_TOKENS, PromptTokenizer, Tokens
 from ..request import Request
 from ..sampling import noise
 from ..sampling.schedule import SchedulerConfig
+from .hires import HiresFeature
 from .image import ImageFeature
 from .nag import NagFeature
 from .run import Beginning, Context, Features, Run, guides
@@ -36,6 +37,7 @@ FEATURES: Features = (
     VariationFeature(),
     VarietyFeature(),
     ImageFeature(),
+    HiresFeature(),
 )
 """The features, in the order in which they fill fields and set slots."""
 

@@ -8,6 +8,7 @@ from ..models.transformer import Conditioning, StepModulation, ZImageTransformer
 from ..sampling import guidance
 from ..sampling.samplers import SamplerStep
 from .run import Run
+from .tiles import tiled
 
 Moment = tuple[float, float | None]
 """The time of a step, and the time that it aims at where the sampler says so."""
@@ -40,7 +41,7 @@ def predictor(
     captions: Mapping[str, mx.array],
 ) -> Predict:
     """Return the run's velocity: the opposite of what the model predicts, in float32."""
-    request, size = run.request, run.shape[2:]
+    request, size = run.request, run.tile or run.shape[2:]
     positive = [run.caption(index, captions) for index in range(request.count)]
     negative = [captions[text] for text in run.negative_prompts]
     within = (negative, run.attention_guidance) if run.attention_guidance else ()
@@ -53,9 +54,14 @@ def predictor(
     mx.eval(with_prompt.arrays, varied.arrays, without.arrays if without else [])
 
     def forward(latents: mx.array, step: SamplerStep, conditioning: Conditioning) -> mx.array:
-        return transformer(latents, modulations[step.time, step.target], conditioning).astype(
-            mx.float32
-        )
+        modulation = modulations[step.time, step.target]
+
+        def one(part: mx.array) -> mx.array:
+            return transformer(part, modulation, conditioning).astype(mx.float32)
+
+        if run.tile is None:
+            return one(latents)
+        return tiled(one, latents, run.tile, transformer.config.patch_size)
 
     def plain(latents: mx.array, step: SamplerStep) -> mx.array:
         return forward(latents, step, varied if step.index < run.varied_steps else with_prompt)

@@ -1,7 +1,8 @@
 """A run: a request resolved against a checkpoint, with slots that the features set.
 
 A run is carried out in this order: `prepare` (what the VAE encodes), `begin` (the first latents),
-then for each step of the sampler predict, move and `keep`, then decode and `finish`. Most slots
+then for each step of the sampler predict, move and `keep`, then decode and `finish`; `then` is a
+run that goes on from there. Most slots
 have a default that does nothing special; a feature's `plan` replaces those that it needs.
 """
 
@@ -68,6 +69,11 @@ class Run:
     varied_steps: int = 0
     attention_guidance: AttentionGuidance | None = None  # by the negative prompts
     finish: Finish | None = None
+    tile: tuple[int, int] | None = None  # (h, w) of the latents that one forward takes
+    then: "Callable[[Sequence[Image.Image]], Run] | None" = None
+    """A run that goes on from this one's pictures, and makes the results instead."""
+    steps_before: int = 0  # of the run that this one goes on from
+    steps_after: int = 0  # of the run that goes on from this one
 
     @property
     def negative_prompts(self) -> tuple[str, ...]:

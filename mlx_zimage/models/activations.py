@@ -39,10 +39,13 @@ class Workload:
     encodes: bool = True  # whether any prompt has to be encoded
     guides_attention: bool = False  # whether negative captions share the stream
     encodes_image: bool = False  # whether the VAE encodes a picture before the first step
+    tile: tuple[int, int] | None = None  # the width and height that the transformer sees at once
 
     @property
     def image_tokens(self) -> int:
-        return (self.width // self.multiple) * (self.height // self.multiple)
+        """The tokens of one picture that the transformer sees at once."""
+        width, height = self.tile or (self.width, self.height)
+        return (width // self.multiple) * (height // self.multiple)
 
 
 def text_encoder(
