@@ -3,23 +3,20 @@ in matrix products and attention. Sequences are padded to 32, as the published m
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..models.blocks import TIMESTEP_HIDDEN, TIMESTEP_WIDTH
-from ..models.transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
+from ..models.transformer_config import SEQUENCE_MULTIPLE
 
 
 def encoding(checkpoint: Checkpoint, tokens: int) -> int:
     """Count the text encoder over one prompt, without the last layer, which is not needed."""
-    text = checkpoint.text_encoder
-    queries = text.num_attention_heads * text.head_dim
-    keys = text.num_key_value_heads * text.head_dim
-    widths = text.hidden_size * (2 * queries + 2 * keys + 3 * text.intermediate_size)
-    return (text.num_hidden_layers - 1) * (2 * tokens * widths + 4 * tokens**2 * queries)
+    config = checkpoint.text_encoder
+    return (config.num_hidden_layers - 1) * config.layer_flops(tokens)
 
 
 def preparing(checkpoint: Checkpoint, tokens: int) -> int:
     """Count a caption's refiner, which runs once for each prompt."""
     config = checkpoint.transformer
     embedder = 2 * tokens * config.cap_feat_dim * config.dim
-    return embedder + config.n_refiner_layers * _block(config, _padded(tokens))
+    return embedder + config.n_refiner_layers * config.block_flops(_padded(tokens))
 
 
 def modulating(checkpoint: Checkpoint) -> int:
@@ -35,14 +32,9 @@ def forward(checkpoint: Checkpoint, tokens: int, width: int, height: int) -> int
     config, multiple = checkpoint.transformer, checkpoint.image_multiple
     patches = (width // multiple) * (height // multiple)
     edges = 2 * 2 * patches * config.patch_size**2 * config.in_channels * config.dim
-    refiners = config.n_refiner_layers * _block(config, _padded(patches))
-    joint = _block(config, _padded(patches) + _padded(tokens))
+    refiners = config.n_refiner_layers * config.block_flops(_padded(patches))
+    joint = config.block_flops(_padded(patches) + _padded(tokens))
     return edges + refiners + config.n_layers * joint
-
-
-def _block(config: TransformerConfig, length: int) -> int:
-    matrices = 4 * config.dim**2 + 3 * config.dim * config.hidden_dim
-    return 2 * length * matrices + 4 * length**2 * config.dim
 
 
 def _padded(tokens: int) -> int:

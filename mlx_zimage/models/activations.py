@@ -20,6 +20,7 @@ STREAM = 16.0  # arrays of the transformer's stream in a block
 IN_FLIGHT = 12.0  # more of them in a GPU's command buffers that have not completed: not measured
 ENCODER = 8.0  # arrays as wide as the text encoder's feed-forward
 SCORES = 2.0  # arrays of attention scores, where they are kept: before and after the softmax
+MATRICES = 3.0  # of a feed-forward that are unpacked at the same time: not measured
 UNPACKED = 2.0  # arrays of the weights that a quantized layer unpacks at once
 FULL = 1.0  # the VAE's largest tensor
 STRIP = 3.5  # strips of it
@@ -54,7 +55,10 @@ def text_encoder(
     tokens = workload.tokens
     numbers = ENCODER * tokens * config.intermediate_size
     numbers += SCORES * config.num_attention_heads * tokens**2
-    return int((numbers + _unpacked(is_quantized)) * dtype.size)
+    return int(
+        (numbers + _unpacked(is_quantized, config.hidden_size * config.intermediate_size))
+        * dtype.size
+    )
 
 
 def transformer(
@@ -68,7 +72,7 @@ def transformer(
     if not attention.is_fused(config.head_dim, dtype):
         scores = workload.count * config.n_heads * length**2
         numbers += SCORES * min(scores, attention.SCORES)
-    return int((numbers + _unpacked(is_quantized)) * dtype.size)
+    return int((numbers + _unpacked(is_quantized, config.dim * config.hidden_dim)) * dtype.size)
 
 
 def decoder(
@@ -101,6 +105,13 @@ def _padded(tokens: int) -> int:
     return -(-tokens // SEQUENCE_MULTIPLE) * SEQUENCE_MULTIPLE
 
 
-def _unpacked(is_quantized: bool) -> float:
-    """Count what quantized layers unpack, which they are sure to do only on a CPU."""
-    return UNPACKED * quantized.UNPACKED if is_quantized and device.kind() == "cpu" else 0.0
+def _unpacked(is_quantized: bool, widest: int) -> float:
+    """Count what quantized layers unpack; `widest` are the numbers of the largest matrix.
+
+    A CPU unpacks a matrix in pieces. Apple's older GPUs unpack some at once: not measured.
+    """
+    if is_quantized and device.kind() == "cpu":
+        return UNPACKED * quantized.UNPACKED
+    generation = device.apple_generation()
+    is_older = generation is not None and generation < quantized.APPLE_BEFORE
+    return MATRICES * widest if is_quantized and is_older else 0.0

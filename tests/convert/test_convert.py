@@ -319,6 +319,7 @@ def _killed(source: Path, out: Path, point: int) -> "subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """The old output stands, or the new one, whole; and the next run is not disturbed."""
     source, out = checkpoint("demo"), tmp_path / "out"

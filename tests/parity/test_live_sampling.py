@@ -24,7 +24,9 @@ LEVELS = [1.0, 0.8, 0.4]  # before the shift of 3
 def _embeds(model: ZImage, prompts: list[str]) -> list[Any]:
     import torch
 
-    results = model.generate(prompts, width=32, height=32, steps=1, seed=0, guidance=0, sampler="euler")
+    results = model.generate(
+        prompts, width=32, height=32, steps=1, seed=0, guidance=0, sampler="euler"
+    )
     arrays = [result.prompt_embeds.astype(mx.float32) for result in results]
     return [torch.from_numpy(np.array(array)) for array in arrays]
 
