@@ -115,9 +115,8 @@ class ZImageTransformer(nn.Module):
         one_or_all = lengths if len(image) > 1 else lengths[:1]
         negative = None
         if guidance is not None:
-            pairs = zip(negatives, captions, strict=True)
-            others = [self._refine(_as_long(other, len(caption))) for other, caption in pairs]
-            negative = Negative(_padded_to(longest, others), guidance)
+            others = map(self._refine, map(_as_long, negatives, map(len, captions)))
+            negative = Negative(_padded_to(longest, [*others]), guidance)
             joint = {n: np.concatenate([p, p[-longest:]]) for n, p in joint.items()}
         return Conditioning(
             captions=_padded_to(longest, refined),
