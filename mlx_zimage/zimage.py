@@ -177,6 +177,7 @@ class ZImage:
         """Free the weights. The next generation loads them again; a running one goes on."""
         self._store.clear()
         self._embeddings.clear()
+        self._previewer.clear()
 
     def __reduce__(self) -> Any:
         raise TypeError("a ZImage cannot be pickled; load the checkpoint again in that process")

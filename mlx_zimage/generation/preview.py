@@ -144,6 +144,11 @@ class Previewer:
                 self._map = colour_map(self._checkpoint, self._store)
         return self._map.picture(latents, self._checkpoint.vae.scale_factor)
 
+    def clear(self) -> None:
+        """Free the decoder's weights; the next preview reads them again."""
+        with self._lock:
+            self._decoder = None
+
 
 def colour_map(checkpoint: Checkpoint, store: Store) -> ColourMap:
     """Return the map of a checkpoint's VAE: its own, Flux's, or one that is fitted now."""

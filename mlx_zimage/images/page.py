@@ -31,7 +31,7 @@ table { border-collapse: collapse; }
 th { font-weight: normal; text-align: left; vertical-align: bottom; padding: 0 .5rem .25rem;
   max-width: 16rem; overflow-wrap: anywhere; }
 tbody th { vertical-align: top; padding: .5rem .5rem 0 0; min-width: 5rem; }
-td { padding: .25rem; vertical-align: top; }
+td { padding: .4rem; vertical-align: top; }
 td button { display: block; padding: 0; border: 0; background: none; cursor: pointer;
   position: relative; outline: 2px solid transparent; outline-offset: 2px; }
 td button:focus-visible { outline-color: var(--faint); }

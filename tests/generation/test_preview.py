@@ -188,6 +188,9 @@ def test_a_decoder_of_either_layout(layout: str, tmp_path: Path) -> None:
     picture = steps[-1].preview()
     assert picture.size == (128, 128)
     assert np.abs(np.asarray(picture) - expected).max() < 0.6
+    model.unload()
+    assert model._previewer._decoder is None
+    assert steps[-1].preview().tobytes() == picture.tobytes()
 
 
 def _without(weights: dict[str, mx.array], key: str) -> dict[str, mx.array]:
