@@ -143,6 +143,7 @@ def test_snippets_run_on_the_demo(page: str, here: Path) -> None:
     assert check_pictures(here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if demo_commands(page)])
 def test_commands_run_on_the_demo(
     page: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -469,6 +469,7 @@ def test_a_shard_that_disappears_after_opening(folder: Path) -> None:
         model.generate("x", width=32, height=32, steps=1)
 
 
+@pytest.mark.slow
 def test_every_json_survives_mutation(folder: Path) -> None:
     """Hundreds of broken configs: a typed error, or a model; never another exception."""
     import random

@@ -58,6 +58,7 @@ def random_options(chance: random.Random, image: str, mask: str) -> list[str]:
     return [*options, "--size", chance.choice(["32", "48x32", "32x64"])]
 
 
+@pytest.mark.slow
 def test_random_requests_of_all_kinds(run: Run, checkpoint: object) -> None:
     """20 requests, and 20 times the same bytes."""
     source = str(checkpoint("even"))  # type: ignore[operator]

@@ -47,6 +47,7 @@ def test_a_sheet(draw: Run, here: Path) -> None:
     assert all(cell["seconds"] > 0 for cell in data["cells"])
 
 
+@pytest.mark.slow
 def test_24_pictures_of_the_demo_load_the_model_once(run: Run) -> None:
     values = ("--steps", "1,2,3,4", "--seed", "1-3", "--guidance", "0,0.5")
     done = run("sweep", "a red circle on a blue background", "--model", "demo", *values, "--json")

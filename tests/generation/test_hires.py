@@ -77,6 +77,7 @@ def test_jobs_with_and_without(checkpoint: Callable[[str], Path]) -> None:
     assert totals == {0: 4, 1: 6, 2: 4}
 
 
+@pytest.mark.slow
 def test_it_refines_the_first_picture() -> None:
     """What the demo draws stays, and its edges become sharper."""
     model = ZImage.load("demo", dtype="float32")

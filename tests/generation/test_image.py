@@ -132,6 +132,7 @@ def test_strength_is_a_share_of_the_steps(model: ZImage, schedule: Any) -> None:
     assert events[-1].sigma == 0
 
 
+@pytest.mark.slow
 def test_weak_changes_stay_near_the_image(checkpoint: Load) -> None:
     model = ZImage.load(checkpoint("demo"), dtype="float32")
     drawn = model.generate("a red circle on a blue background", seed=7)

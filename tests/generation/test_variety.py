@@ -92,6 +92,7 @@ def _distance(latents: np.ndarray) -> float:
     return float(np.mean(pairs) / np.mean([np.linalg.norm(a) for a in latents]))
 
 
+@pytest.mark.slow
 def test_seeds_differ_more_and_the_prompt_is_followed() -> None:
     demo = ZImage.load("demo")
     prompts, seeds = ["a red circle on a blue background"] * 6, [*range(6)]

@@ -29,6 +29,7 @@ def _pixels(height: int, width: int) -> mx.array:
     return mx.random.uniform(-1, 1, (1, height, width, 3), key=mx.random.key(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strip", [1, 3000, 8000, 20000])
 def test_strips_change_nothing(
     vae: Autoencoder, strip: int, monkeypatch: pytest.MonkeyPatch
@@ -74,6 +75,7 @@ def _peak(run: Callable[[], mx.array]) -> int:
     return mx.get_peak_memory() - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["decode", "encode"])
 def test_strips_take_less_memory(
     vae: Autoencoder, way: str, monkeypatch: pytest.MonkeyPatch

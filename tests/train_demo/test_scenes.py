@@ -23,6 +23,7 @@ from tools.train_demo.scenes import (
 SIZES = [(128, 128), (96, 96), (192, 128), (96, 192)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height"), SIZES)
 def test_the_judge_reads_what_was_painted(width: int, height: int) -> None:
     generator = random.Random(0)
