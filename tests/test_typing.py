@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # mypy begins without a cache in a fresh clone
 ROOT = Path(__file__).parents[1]
 
 CALLS = """

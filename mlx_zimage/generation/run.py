@@ -2,8 +2,8 @@
 
 A run is carried out in this order: `prepare` (what the VAE encodes), `begin` (the first latents),
 then for each step of the sampler predict, move and `keep`, then decode and `finish`; `then` is a
-run that goes on from there. Most slots
-have a default that does nothing special; a feature's `plan` replaces those that it needs.
+run that goes on from there. Most slots have a default that does nothing special; a feature's `plan`
+replaces those that it needs.
 """
 
 from collections.abc import Callable, Mapping, Sequence

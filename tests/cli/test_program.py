@@ -45,6 +45,7 @@ def test_the_console_script(here: Path, small: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

@@ -50,6 +50,7 @@ def test_the_events_of_both_passes(model: ZImage) -> None:
     assert started == [event.phase for event in events if isinstance(event, Finished)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["resident", "staged", "low"])
 def test_each_picture_of_a_batch_and_each_memory_mode(
     memory: Any, checkpoint: Callable[[str], Path], model: ZImage

@@ -50,6 +50,7 @@ def _evaluations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "bits"),
     [("applegpu_g14s", 4), ("applegpu_g16s", None), ("sm_75", None), ("sm_90", 3)],
