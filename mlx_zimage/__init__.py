@@ -1,11 +1,11 @@
 """Z-Image on Apple's MLX: `ZImage.load(...)`, then `generate` or `stream`."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
 from . import linux as _linux  # noqa: F401  # before MLX: it loads a faster BLAS
 from .capabilities import Capabilities
-from .convert.copies import Copy, list_copies, remove_copy
-from .convert.plan import Conversion
-from .convert.publish import convert_checkpoint
-from .convert.verify import verify_checkpoint
 from .errors import (
     CheckpointError,
     DeviceError,
@@ -19,19 +19,38 @@ from .events import Downloaded, Event, Finished, Result, Started, Step, Truncate
 from .fields import Nag
 from .files import check_output, check_outputs, save_array
 from .generation.encode import PromptTruncatedWarning
-from .hub.download import Remote, download, look_up
 from .hub.locate import locate
 from .images.aspect import size_for_aspect
-from .images.compare import Comparison, compare_pictures
 from .images.files import read_metadata, save_picture, save_png
-from .images.page import sheet_page
-from .images.sheet import contact_sheet
 from .memory.estimate import Estimate
 from .replay import Replay, replay
 from .request import Options, Request
-from .sweep import Sweep, SweepAxis, SweepCell
 from .version import __version__ as __version__
 from .zimage import ZImage
+
+if _TYPE_CHECKING:
+    from .convert.copies import Copy, list_copies, remove_copy
+    from .convert.plan import Conversion
+    from .convert.publish import convert_checkpoint
+    from .convert.verify import verify_checkpoint
+    from .hub.download import Remote, download, look_up
+    from .images.compare import Comparison, compare_pictures
+    from .images.page import sheet_page
+    from .images.sheet import contact_sheet
+    from .sweep import Sweep, SweepAxis, SweepCell
+
+_LATER = {
+    "convert.copies": ("Copy", "list_copies", "remove_copy"),
+    "convert.plan": ("Conversion",),
+    "convert.publish": ("convert_checkpoint",),
+    "convert.verify": ("verify_checkpoint",),
+    "hub.download": ("Remote", "download", "look_up"),
+    "images.compare": ("Comparison", "compare_pictures"),
+    "images.page": ("sheet_page",),
+    "images.sheet": ("contact_sheet",),
+    "sweep": ("Sweep", "SweepAxis", "SweepCell"),
+}
+"""Names by the module that holds them, which is imported when one is first used."""
 
 __all__ = [
     "Capabilities",
@@ -88,3 +107,13 @@ __all__ = [
 def __dir__() -> list[str]:
     """Show the public names alone, not the modules that import them."""
     return [*__all__, "__version__"]
+
+
+def __getattr__(name: str) -> _Any:
+    """Import a name that is not needed to draw, so that the package is imported faster."""
+    for module, names in _LATER.items():
+        if name in names:
+            value = getattr(_import_module(f".{module}", __name__), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .checkpoint.checkpoint import Checkpoint
-from .convert.copies import quantized_copy
 from .errors import LoraError
 from .events import Downloaded, Written
 from .generation.plan import Planner
 from .generation.preview import Previewer, TinyFile
-from .hub.download import fetching
 from .memory.store import Store, check_dtype, check_memory
 from .process import check_process
 from .quantization.recipe import Quantization
@@ -47,6 +45,9 @@ class Loading:
         self, requests: Sequence[Request] = ()
     ) -> Generator[Downloaded | Written, None, Loaded]:
         """Locate or fetch the source, judge `requests`, and make a quantized copy if one pays."""
+        from .convert.copies import quantized_copy  # not needed for the import of the package
+        from .hub.download import fetching
+
         check_process()
         if self.loras:
             raise LoraError("LoRA files cannot be loaded yet; leave loras empty")

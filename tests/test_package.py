@@ -5,6 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def test_public_names_are_sorted_and_documented() -> None:
 
 def test_nothing_else_is_visible() -> None:
     assert {n for n in dir(mlx_zimage) if not n.startswith("__")} == set(mlx_zimage.__all__)
+
+
+def test_names_do_not_give_way_to_modules() -> None:
+    """Some names are imported when they are first used, and some modules bear a name's name."""
+    for name in mlx_zimage.__all__:
+        assert not isinstance(getattr(mlx_zimage, name), types.ModuleType), name
+    code = (
+        "from mlx_zimage.sweep import Sweep; from mlx_zimage import Replay, replay; print(replay)"
+    )
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert printed.startswith("<function replay")
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        mlx_zimage.nothing  # noqa: B018
 
 
 def test_names_that_were_public_before_still_are() -> None:
