@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .zimage import ZImage
 
 SETTINGS = ("identity", "dtype", "quantize", "mlx_zimage", "mlx")
-"""What must be the same for the same bytes, beside the request."""
+"""The settings that, beside the request, must be the same for the same bytes."""
 RIVALS = {
     "prompt": ("prompt_embeds",),
     "prompt_embeds": ("prompt",),

@@ -28,7 +28,7 @@ VALUES: Mapping[str, Sequence[str]] = {
     "--only": ("transformer", "text_encoder", "vae"),
     "--group-size": ("32", "64", "128"),
 }
-"""What options take, where that is a short list."""
+"""The values of options that take one of a short list."""
 FILES = ("FILE", "PATH", "FOLDER")
 """Words in the names of values that are files."""
 

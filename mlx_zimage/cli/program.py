@@ -64,7 +64,7 @@ Show = Annotated[
     typer.Option(help="Show the script of that completion.", metavar="[SHELL]"),
 ]
 USAGE: Any = typer.BadParameter.__bases__[0]
-"""What all errors of the parser are; Typer has no name for it."""
+"""The base class of the parser's errors; Typer has no name for it."""
 NO_TEXT_FILE = (OSError, ValueError)
 
 
