@@ -55,9 +55,12 @@ class NoiseStream:
     """
 
     def __init__(self, kind: str, seeds: int | Sequence[int]):
-        is_single = isinstance(seeds, int)
-        self._single = generator(kind, seeds) if isinstance(seeds, int) else None
-        self._rows = [] if is_single else [generator(kind, seed) for seed in seeds]  # type: ignore[union-attr]
+        self._single: Generator | None = None
+        self._rows: list[Generator] = []
+        if isinstance(seeds, int):
+            self._single = generator(kind, seeds)
+        else:
+            self._rows = [generator(kind, seed) for seed in seeds]
 
     def draw(self, shape: tuple[int, ...]) -> mx.array:
         """Return the next noise of this shape, (B, ...) in float32."""
