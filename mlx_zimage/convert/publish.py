@@ -10,7 +10,6 @@ import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,8 @@ def _write_config(config: Path, folder: Path, dtype: str, packings: Packings) ->
 def describe(packings: Packings) -> dict[str, Any]:
     """Return packings as mlx-lm writes them: that of most layers, then the layers that differ."""
     (usual, _), *_ = Counter(packings.values()).most_common(1)
-    others = {path: asdict(packing) for path, packing in packings.items() if packing != usual}
-    return asdict(usual) | others
+    others = {path: packing.block for path, packing in packings.items() if packing != usual}
+    return usual.block | others
 
 
 def origin(source: Path) -> tuple[str, str | None]:

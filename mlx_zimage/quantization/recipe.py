@@ -6,13 +6,14 @@ bias of each group are searched for; at 8 they are MLX's own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import mlx.core as mx
 from mlx import nn
 
 from ..errors import RequestError
+from ..models.layers.rotation import rotate
 from ..weights.packing import GROUP_SIZES, Packing
 from ..weights.tensor import Packings, Tensor
 from .affine import search
@@ -97,5 +98,5 @@ def pack(
         return tensor.packed_rows(start, stop)
     array = tensor.rows(start, stop).astype(dtype)
     if packing.mode == "affine" and packing.bits <= SEARCHED_BITS:
-        return search(array, packing)
+        return search(rotate(array, packing.rotation), replace(packing, rotation=""))
     return packing.pack(array)

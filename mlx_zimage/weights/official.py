@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from ..errors import CheckpointError
 from ..files import AGAIN
+from ..models.layers.rotation import check_rotation
 from .index import read_folder
 from .packing import Packing
 from .safetensors import FLOATS, Entry
@@ -56,6 +57,11 @@ def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) 
         raise CheckpointError(
             f"{weight.where} is {width} wide, and its groups of {packing.group_size} do not fit"
         )
+    if packing.rotation:
+        try:
+            check_rotation(packing.rotation, width)
+        except ValueError as error:
+            raise CheckpointError(f"{weight.where} cannot have the {error}") from error
     arrays = _arrays_of(weight, path, entries, packing, width)
 
     def packed_rows(start: int, stop: int) -> list[mx.array]:

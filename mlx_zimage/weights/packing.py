@@ -6,6 +6,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from ..models.layers.rotation import check_rotation, rotate
+
 GROUP_SIZES = {
     **{("affine", bits): (64, 32, 128) for bits in (2, 3, 4, 5, 6, 8)},
     ("mxfp4", 4): (32,),
@@ -17,21 +19,33 @@ GROUP_SIZES = {
 
 @dataclass(frozen=True)
 class Packing:
-    """The storage of a quantized matrix: its mode, bits and group size, in MLX's terms."""
+    """The storage of a quantized matrix: its mode, bits and group size, in MLX's terms.
+
+    A matrix may be rotated before it is packed; its layer then rotates each input.
+    """
 
     mode: str
     bits: int
     group_size: int
+    rotation: str = ""
 
     @classmethod
     def parse(cls, block: Mapping[str, Any]) -> "Packing":
         """Read a packing from a config's block; raise ValueError for one that MLX lacks."""
         mode, bits, group = block.get("mode", "affine"), block.get("bits"), block.get("group_size")
+        rotation = block.get("rotation", "")
         if not isinstance(mode, str) or type(bits) is not int or type(group) is not int:
             raise ValueError(f"mode {mode!r}, bits {bits!r}, group_size {group!r}")
         if group not in GROUP_SIZES.get((mode, bits), ()):
             raise ValueError(f"mode {mode}, {bits} bits, groups of {group}")
-        return cls(mode, bits, group)
+        if rotation != "":
+            check_rotation(str(rotation))
+        return cls(mode, bits, group, rotation)
+
+    @property
+    def block(self) -> dict[str, Any]:
+        """The config's block that `parse` reads."""
+        return {name: value for name, value in vars(self).items() if value != ""}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -45,15 +59,17 @@ class Packing:
 
     def pack(self, array: mx.array) -> list[mx.array]:
         """Quantize (rows, width) as MLX does."""
+        array = rotate(array, self.rotation)
         return list(mx.quantize(array, self.group_size, self.bits, mode=self.mode))
 
     def unpack(self, arrays: list[mx.array], dtype: mx.Dtype | None = None) -> mx.array:
         """Return the numbers (rows, width) that the packed arrays stand for."""
         words, scales, *biases = arrays
         bias = biases[0] if biases else None
-        return mx.dequantize(
+        array = mx.dequantize(
             words, scales, bias, self.group_size, self.bits, mode=self.mode, dtype=dtype
         )
+        return rotate(array, self.rotation)
 
 
 def words(levels: mx.array, bits: int) -> mx.array:

@@ -34,11 +34,15 @@ class Embedding(nn.Embedding):
         return layer
 
 
-def _quantize(cls: Any, layer: nn.Module, group_size: int, bits: int, mode: str) -> Any:
+def _quantize(
+    cls: Any, layer: nn.Module, group_size: int, bits: int, mode: str, rotation: str = ""
+) -> Any:
     """Build a `cls` from the layer's numbers. MLX's own constructors would draw random ones."""
     quantized = cls.__new__(cls)
     nn.Module.__init__(quantized)
     quantized.group_size, quantized.bits, quantized.mode = group_size, bits, mode
+    if rotation:
+        quantized.rotation = rotation
     words, scales, *biases = mx.quantize(layer.weight, group_size, bits, mode=mode)
     quantized.weight, quantized.scales = words, scales
     quantized.biases = biases[0] if biases else None

@@ -12,6 +12,7 @@ from mlx import nn
 
 from ... import device
 from .evaluation import evaluate_on_cpu
+from .rotation import rotate
 
 UNPACKED = 1 << 22  # numbers that a CPU unpacks at once
 
@@ -36,10 +37,20 @@ CUDA_ROWS, CUDA_TUNED = 64, (4, 8)
 
 
 class QuantizedLinear(nn.QuantizedLinear):
+    """A product with packed weights; `rotation` says how they were rotated before packing."""
+
+    rotation = ""
+
     def __call__(self, x: mx.array) -> mx.array:
+        return self.product(x)
+
+    def product(self, x: mx.array) -> mx.array:
+        """Return the product with the packed weights, and the bias added."""
+        x = rotate(x, self.rotation)
         rows = x.size // max(x.shape[-1], 1)
         if rows < unpacks_from(self.mode, self.bits, x.dtype):
-            return super().__call__(x)
+            product: mx.array = super().__call__(x)
+            return product
         at_once = len(self.weight)
         if device.kind() == "cpu":
             at_once = max(UNPACKED // x.shape[-1], 1)
