@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,8 +91,10 @@ def snippets(page: str) -> list[Fence]:
     return [fence for fence in fences(page) if fence.info == "python"]
 
 
-def pages_with_snippets() -> list[str]:
-    return [page for page in PAGES if snippets(page)]
+def pages_with_snippets() -> list[Any]:
+    """Return the pages to run; a plain run of the tests takes the README alone."""
+    pages = [page for page in PAGES if snippets(page)]
+    return [pytest.param(p, marks=[] if p == "README.md" else pytest.mark.slow) for p in pages]
 
 
 def demo_commands(page: str) -> list[Command]:

@@ -341,12 +341,13 @@ def test_a_form_of_quantization_that_is_not_known(tmp_path: Path) -> None:
         _read(file)
 
 
-def test_broken_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [300, pytest.param(3000, marks=pytest.mark.slow)])
+def test_broken_files(tmp_path: Path, count: int) -> None:
     """Cut and mutated headers: an error of ours, or the same as before; nothing else."""
     arrays = {"x_embedder.weight": np.ones((2, 2), np.float32), "b": np.ones(3, np.float32)}
     whole = foreign.write(tmp_path / "whole.safetensors", arrays).read_bytes()
     file, generator, refused = tmp_path / "broken.safetensors", random.Random(0), 0
-    for number in range(3000):
+    for number in range(count):
         data = bytearray(whole)
         if number % 3 == 0:
             data = data[: generator.randrange(len(data))]
@@ -359,8 +360,8 @@ def test_broken_files(tmp_path: Path) -> None:
                     tensor.read()
         except CheckpointError:
             refused += 1
-    print(f"{refused} of 3000 broken files were refused")
-    assert refused > 1000
+    print(f"{refused} of {count} broken files were refused")
+    assert refused > count / 3
 
 
 def _gguf(file: Path, arrays: foreign.Arrays, kind: str, *more: str) -> Path:
