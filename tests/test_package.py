@@ -26,6 +26,7 @@ FLOORS = (
     {"quantization"},
     {"hub"},
     {"checkpoint"},
+    {"lora"},
     {"memory", "convert"},
     {"generation"},
     {"capabilities", "loading"},

@@ -10,14 +10,28 @@ import mlx.core as mx
 from mlx import nn
 
 from .quantized import QuantizedLinear
+from .slot import Slot
 
 
-class Linear(nn.Linear):
+class Linear(Slot, nn.Linear):
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         nn.Module.__init__(self)
         self.weight = mx.zeros((outputs, inputs))
         if bias:
             self.bias = mx.zeros((outputs,))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        adapter = self.adapter
+        if adapter is None:
+            return nn.Linear.__call__(self, x)
+        out = adapter(x, self)
+        return out + self.bias if "bias" in self else out
+
+    def product(self, x: mx.array) -> mx.array:
+        return x @ self.weight.T
+
+    def rows(self, start: int, stop: int) -> mx.array:
+        return self.weight[start:stop].astype(mx.float32)
 
     def to_quantized(self, *args: Any, **kwargs: Any) -> nn.QuantizedLinear:
         return _quantize(QuantizedLinear, self, *args, **kwargs)

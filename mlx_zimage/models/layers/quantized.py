@@ -13,6 +13,7 @@ from mlx import nn
 from ... import device
 from .evaluation import evaluate_on_cpu
 from .rotation import rotate
+from .slot import Slot
 
 UNPACKED = 1 << 22  # numbers that a CPU unpacks at once
 
@@ -36,21 +37,23 @@ APPLE_ROWS, APPLE_BEFORE = 1024, 15
 CUDA_ROWS, CUDA_TUNED = 64, (4, 8)
 
 
-class QuantizedLinear(nn.QuantizedLinear):
+class QuantizedLinear(Slot, nn.QuantizedLinear):
     """A product with packed weights; `rotation` says how they were rotated before packing."""
 
     rotation = ""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.product(x)
+        adapter = self.adapter
+        out = self.product(x) if adapter is None else adapter(x, self)
+        return out + self.bias if "bias" in self else out
 
     def product(self, x: mx.array) -> mx.array:
-        """Return the product with the packed weights, and the bias added."""
         x = rotate(x, self.rotation)
         rows = x.size // max(x.shape[-1], 1)
         if rows < unpacks_from(self.mode, self.bits, x.dtype):
-            product: mx.array = super().__call__(x)
-            return product
+            packing = {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+            biases = self.get("biases")
+            return mx.quantized_matmul(x, self.weight, self.scales, biases, **packing)
         at_once = len(self.weight)
         if device.kind() == "cpu":
             at_once = max(UNPACKED // x.shape[-1], 1)
@@ -58,11 +61,13 @@ class QuantizedLinear(nn.QuantizedLinear):
         for start in range(0, len(self.weight), at_once):
             parts.append(x @ self._unpacked(start, start + at_once, x.dtype).T)
             evaluate_on_cpu(parts[-1])  # else all that is unpacked is there at once
-        out = mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
-        return out + self.bias if "bias" in self else out
+        return mx.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+
+    def rows(self, start: int, stop: int) -> mx.array:
+        return rotate(self._unpacked(start, stop, mx.float32), self.rotation)
 
     def _unpacked(self, start: int, stop: int, dtype: mx.Dtype) -> mx.array:
-        """Return some rows of the matrix."""
+        """Return some rows of the matrix as it is packed."""
         biases = self.get("biases")
         words, scales = self.weight[start:stop], self.scales[start:stop]
         biases = None if biases is None else biases[start:stop]
