@@ -30,7 +30,7 @@ class Slot(nn.Module):
 
     @property
     def adapter(self) -> LayerAdapter | None:
-        """What changes the product, or None."""
+        """The change of the product, or None."""
         # An nn.Module holds its submodules as items, and everything else as attributes.
         place = self if "adapter" in self else self.__dict__
         adapter: LayerAdapter | None = place.get("adapter")
