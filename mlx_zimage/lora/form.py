@@ -14,7 +14,7 @@ from ..models.layers.slot import Slot
 
 
 class Parts(NamedTuple):
-    """What a form adds to a product: W `before` + `after`. None is nothing."""
+    """The change of a product: W `before` + `after`. None is nothing."""
 
     before: mx.array | None  # (..., in)
     after: mx.array | None  # (..., out)
@@ -23,7 +23,7 @@ class Parts(NamedTuple):
 Base = Callable[[], mx.array]
 """Returns the unchanged product."""
 Prepared = Callable[[mx.array, Base], Parts]
-"""What a form adds for an input (..., in)."""
+"""Returns the change for an input (..., in)."""
 
 
 class Form:
