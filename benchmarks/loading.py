@@ -20,7 +20,8 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_zimage.bench.machine import command, describe
-from mlx_zimage.bench.synthetic import REAL, synthetic
+from mlx_zimage.bench.synthetic import synthetic
+from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.convert.publish import describe as describe_packings
 from mlx_zimage.convert.write import write
 from mlx_zimage.files import write_json
@@ -68,7 +69,7 @@ def _write(folder: Path, quantize: int | None) -> None:
     unfinished = folder.with_name(f"{folder.name}.part")
     for name, stored in synthetic(quantize).components.items():
         packings = stored.packings(None)
-        config: dict[str, Any] = dict(REAL[name])
+        config: dict[str, Any] = dict(CONFIGS[name])
         if packings:
             config["quantization"] = describe_packings(packings)
         write_json(unfinished / name / "config.json", config)
@@ -92,7 +93,7 @@ def load(folder: str) -> None:
     from mlx_zimage.weights.official import read_component
 
     begun = time.perf_counter()
-    for name in REAL:
+    for name in CONFIGS:
         row, file = COMPONENTS[name], Path(folder, name, "config.json")
         data = read_json(file)
         tensors = read_component(file.parent, data)
@@ -105,7 +106,7 @@ def load(folder: str) -> None:
 def read(folder: str) -> None:
     """Evaluate all arrays of the same files, and print the seconds."""
     begun = time.perf_counter()
-    for name in REAL:
+    for name in CONFIGS:
         files = sorted(Path(folder, name).glob("*.safetensors"))
         arrays = [mx.load(str(file)) for file in files]
         mx.eval(arrays)

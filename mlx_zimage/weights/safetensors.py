@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import CheckpointError
 from ..files import AGAIN
 
+METADATA = "__metadata__"
 MAX_HEADER = 100_000_000  # bytes; the format's own library allows no more
 SIZES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 1),
@@ -122,9 +123,30 @@ def check_unchanged(file: Path, stamp: tuple[int, int]) -> None:
 
 def read_header(path: Path) -> dict[str, Entry]:
     """Return a file's tensors; every offset, shape and length is checked against its size."""
+    header, start, stamp = _header(path)
+    file = SafetensorsFile(path, stamp)
+    entries = {
+        key: _entry(file, key, value, start)
+        for key, value in header.items()
+        if key != METADATA
+    }
+    _check_cover(path, entries, start, stamp[0])
+    return entries
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that a file's header says about it."""
+    header, _, _ = _header(path)
+    texts = header.get(METADATA)  # MLX writes null where there is none
+    items = texts.items() if isinstance(texts, dict) else ()
+    return {name: text for name, text in items if isinstance(text, str)}
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int, tuple[int, int]]:
+    """Return a file's header, the byte at which its tensors begin, and its size and time."""
     try:
         state = path.stat()
-        size, file = state.st_size, SafetensorsFile(path, (state.st_size, state.st_mtime_ns))
+        size = state.st_size
         with path.open("rb") as handle:
             start = handle.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
@@ -135,13 +157,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{path} cannot be read: {error}; {AGAIN}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: the header must be a JSON object; {AGAIN}")
-    entries = {
-        key: _entry(file, key, value, 8 + length)
-        for key, value in header.items()
-        if key != "__metadata__"
-    }
-    _check_cover(path, entries, 8 + length, size)
-    return entries
+    return header, 8 + length, (size, state.st_mtime_ns)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ import json
 import mlx.core as mx
 import pytest
 
-from mlx_zimage.bench.synthetic import REAL, synthetic
+from mlx_zimage.bench.synthetic import synthetic
+from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.checkpoint.components import COMPONENTS
 from mlx_zimage.memory.estimate import WeightBytes
 from mlx_zimage.quantization.recipe import Quantization
@@ -15,7 +16,7 @@ from tests.parity.official import OFFICIAL, key_list
 @pytest.mark.parametrize("part", COMPONENTS)
 def test_the_configs_are_the_official_ones(part: str) -> None:
     official = json.loads((OFFICIAL / f"{part}.json").read_text("utf-8"))
-    assert REAL[part] == {key: official[key] for key in REAL[part]}
+    assert CONFIGS[part] == {key: official[key] for key in CONFIGS[part]}
 
 
 @pytest.mark.parametrize("part", COMPONENTS)

@@ -1,0 +1,115 @@
+"""The numbers of a LoRA's file, made into changes of modules."""
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from ..checks import excerpt
+from ..weights.formats.fp8 import FORMATS, read_scaled
+from ..weights.safetensors import Entry
+from .file import LoraFile
+from .fit import OF_NORMS, is_by_columns
+from .forms import Change, Form, LowRank, Magnitude, VectorChange
+from .group import Group, Values
+from .readers import Reader
+from .readers.low_rank import trimmed
+from .targets import Target
+
+NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+NUMPY |= {"I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "u1", "I8": "i1"}
+WITHOUT_NUMBERS = ("alpha", "scaled_oft")
+"""Roles that are no arrays: a number, and a mark."""
+
+Judged = tuple[Group, Reader | None]
+
+
+def read(file: LoraFile, groups: Sequence[Judged]) -> list[Values]:
+    """Read all tensors side by side; an infinity or NaN that has an effect is refused."""
+    entries = [
+        entry
+        for group, _ in groups
+        for role, entry in group.parts.items()
+        if role not in WITHOUT_NUMBERS
+    ]
+    plain = [entry for entry in entries if entry.dtype not in FORMATS]
+    arrays = plain[0].file.read(plain) if plain else {}
+    # 8-bit floats are a subset of bfloat16's
+    arrays |= {
+        entry.name: read_scaled({entry.name: entry})[entry.name].read().astype(mx.bfloat16)
+        for entry in entries
+        if entry.dtype in FORMATS
+    }
+    are_finite = mx.stack([mx.isfinite(arrays[entry.name]).all() for entry in entries])
+    all_values = []
+    for group, reader in groups:
+        names = {role: e.name for role, e in group.parts.items() if role not in WITHOUT_NUMBERS}
+        all_values.append(
+            Values({role: arrays[name] for role, name in names.items()}, _alpha(group, reader))
+        )
+    if broken := [
+        e for e, is_finite in zip(entries, np.array(are_finite), strict=True) if not is_finite
+    ]:
+        group = next(group for group, _ in groups if broken[0] in group.parts.values())
+        raise group.error(
+            f"has numbers in {excerpt(broken[0].name, 120)} that are infinite or NaN; "
+            "the training that wrote it has failed"
+        )
+    return all_values
+
+
+def build(
+    group: Group, reader: Reader | None, values: Values
+) -> Iterator[tuple[Target, Change | VectorChange]]:
+    """Yield the change of each target of a group."""
+    if not group.is_matrix:
+        role = next(role for role in OF_NORMS if role in values.arrays)
+        yield group.named.targets[0], VectorChange(values[role], role == "set_weight")
+        return
+    form = None if reader is None else reader.form(group, values)
+    bias = _bias(values, form)
+    magnitude = next((values[r] for r in ("magnitude", "dora_scale") if r in values.arrays), None)
+    if form is not None and magnitude is not None:
+        form = Magnitude(form, magnitude.reshape(-1), "columns" if is_by_columns(group) else "rows")
+    if len(group.named.targets) == 1:
+        yield group.named.targets[0], Change(form, bias)
+        return
+    start = 0
+    for target in group.named.targets:
+        stop = start + target.shape[0]
+        part = None if form is None else form.rows(start, stop)
+        yield target, Change(part and trimmed(part), bias if bias is None else bias[start:stop])
+        start = stop
+
+
+def _bias(values: Values, form: Form | None) -> mx.array | None:
+    """Return what is added to a layer's bias."""
+    added = []
+    if (up_bias := values.get("up_bias")) is not None and isinstance(form, LowRank):
+        added.append(form.scale * up_bias.astype(mx.float32))
+    if (diff := values.get("diff_b")) is not None:
+        added.append(diff.astype(mx.float32))
+    return sum(added[1:], added[0]) if added else None
+
+
+def _alpha(group: Group, reader: Reader | None) -> float | None:
+    """Return a group's alpha, or None where it has none or none that has an effect."""
+    entry = group.parts.get("alpha")
+    if entry is None or reader is None or not reader.uses_alpha(group):
+        return None
+    alpha = _number(entry)
+    if not abs(alpha) < 1e9:
+        raise group.error(f"has an alpha of {alpha:g}, which must be a finite number below 1e9")
+    return alpha
+
+
+def _number(entry: Entry) -> float:
+    """Read a tensor of one number, of any type."""
+    if entry.dtype in NUMPY:
+        raw = entry.file.bytes(entry.start, entry.stop - entry.start)
+        return float(raw.view(NUMPY[entry.dtype])[0])
+    if entry.dtype in FORMATS:
+        array = read_scaled({entry.name: entry})[entry.name].read()
+    else:
+        array = entry.rows(0, 1).astype(mx.float32)
+    return float(np.array(array).reshape(()))

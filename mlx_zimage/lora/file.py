@@ -1,0 +1,117 @@
+"""A LoRA's file, or PEFT's folder: opened, and its header read."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import checks
+from ..checks import path_text, reason
+from ..errors import CheckpointError, LoraError, RequestError
+from ..files import digest, read_json
+from ..weights.formats import refuse_pickle
+from ..weights.index import PICKLES
+from ..weights.safetensors import Entry, check_unchanged, read_header, read_metadata
+from .metadata import PeftConfig, peft_config
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """The header of a LoRA's file, and the config beside it."""
+
+    path: Path  # as it was named: a file, or a folder of PEFT
+    file: Path
+    entries: Mapping[str, Entry]
+    texts: Mapping[str, str]  # the header's metadata
+    peft: PeftConfig | None
+
+    @classmethod
+    def open(cls, path: Path) -> "LoraFile":
+        """Read the header of a file, or of the file in a folder of PEFT."""
+        with lora_errors(path):
+            if path.is_dir():
+                config = PeftConfig.read(read_json(_config_of(path)), str(path / CONFIG))
+                file = _weights_of(path)
+            else:
+                config, file = None, path
+            _refuse_other_files(file)
+            entries, texts = read_header(file), read_metadata(file)
+        if not entries:
+            raise LoraError(f"{path_text(file)} must hold the tensors of a LoRA, and holds none")
+        return cls(path, file, entries, texts, config or peft_config(texts, path_text(file)))
+
+    def identity(self) -> str:
+        """Return the SHA-256 of the file, or of a folder's config and file together."""
+        with lora_errors(self.path):
+            whole = digest(self.file)
+            if self.path.is_dir():
+                both = f"{digest(self.path / CONFIG)}{whole}"
+                whole = hashlib.sha256(both.encode()).hexdigest()
+            check_unchanged(self.file, next(iter(self.entries.values())).file.stamp)
+        return whole
+
+
+@contextlib.contextmanager
+def lora_errors(path: Path) -> Iterator[None]:
+    """Turn what is wrong with a file into a LoraError of one line."""
+    try:
+        yield
+    except (CheckpointError, RequestError) as error:
+        raise LoraError(" ".join(str(error).split())) from error
+    except OSError as error:
+        raise LoraError(f"{path_text(path)} cannot be read: {reason(error)}") from error
+
+
+def lora_path(source: object) -> Path:
+    """Return the path of a LoRA that is on this machine."""
+    with lora_errors(Path()):
+        path = checks.path("a LoRA", source)
+    try:
+        path = path.expanduser()
+        exists = path.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, no such home
+        raise LoraError(f"no such LoRA: {path_text(path)}: {reason(error)}") from error
+    if not exists:
+        raise LoraError(
+            f"no such LoRA: {path_text(path)}; name a .safetensors file, or PEFT's folder"
+        )
+    return path
+
+
+def _refuse_other_files(file: Path) -> None:
+    if file.suffix.lower() in PICKLES:
+        raise LoraError(
+            f"{path_text(file)} is a pickle by its name, which can run any program when it is "
+            "read, and is never loaded; look for the .safetensors file of the same LoRA"
+        )
+    if refuse_pickle(file).startswith(b"GGUF"):
+        raise LoraError(
+            f"{path_text(file)} is a GGUF file, which is not read as a LoRA; "
+            "look for the .safetensors file of the same LoRA"
+        )
+
+
+def _config_of(folder: Path) -> Path:
+    config = folder / CONFIG
+    if not config.is_file():
+        files = sorted(folder.glob("*.safetensors"))
+        advice = f"name a file in it, such as {files[0].name}" if files else "it holds no LoRA"
+        raise LoraError(
+            f"{path_text(folder)} must hold PEFT's {CONFIG}, which is missing; {advice}"
+        )
+    return config
+
+
+def _weights_of(folder: Path) -> Path:
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        why = f"; {pickles[0]} is a pickle, which is never loaded" if pickles else ""
+        raise LoraError(
+            f"{path_text(folder)} must hold {WEIGHTS} in one file, which is missing{why}"
+        )
+    return weights
