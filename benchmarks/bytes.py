@@ -20,7 +20,7 @@ from unittest.mock import patch
 import mlx.core as mx
 from mlx import nn
 
-from mlx_zimage.bench.synthetic import REAL
+from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.models.transformer import ZImageTransformer
 from mlx_zimage.models.transformer_config import TransformerConfig
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
     options = parser.parse_args()
-    real = {**REAL["transformer"], "n_layers": 1, "n_refiner_layers": 1}
+    real = {**CONFIGS["transformer"], "n_layers": 1, "n_refiner_layers": 1}
     config, dtype = TransformerConfig.from_dict(real), getattr(mx, options.dtype)
     launches, moved = count(*block(config, options.size, options.tokens, dtype))
     print("| kernel | launches | MB |")

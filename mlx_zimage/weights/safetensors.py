@@ -126,9 +126,7 @@ def read_header(path: Path) -> dict[str, Entry]:
     header, start, stamp = _header(path)
     file = SafetensorsFile(path, stamp)
     entries = {
-        key: _entry(file, key, value, start)
-        for key, value in header.items()
-        if key != METADATA
+        key: _entry(file, key, value, start) for key, value in header.items() if key != METADATA
     }
     _check_cover(path, entries, start, stamp[0])
     return entries

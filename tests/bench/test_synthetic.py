@@ -6,8 +6,8 @@ import mlx.core as mx
 import pytest
 
 from mlx_zimage.bench.synthetic import synthetic
-from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.checkpoint.components import COMPONENTS
+from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.memory.estimate import WeightBytes
 from mlx_zimage.quantization.recipe import Quantization
 from tests.parity.official import OFFICIAL, key_list
