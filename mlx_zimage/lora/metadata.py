@@ -25,7 +25,7 @@ UNREADABLE_STARTS = ("pissa", "olora", "corda", "lora_ga")
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of itself; None where it is silent."""
+    """Facts that a file states about itself; None where it states none."""
 
     base_model: str | None = None
     trigger_words: tuple[str, ...] = ()
