@@ -142,6 +142,12 @@ KINDS = {
         _text_encoder(64, 4, 4),
         _vae([16, 16, 32, 32]),
     ),
+    # As small as every kind of LoRA can be for: widths with many divisors.
+    "tiny": Kind(
+        _transformer(48, 3, [4, 6, 6], 24),
+        _text_encoder(24, 2, 2, num_hidden_layers=2),
+        _vae([16, 16]),
+    ),
     # The real widths, with few layers: 4.4 GB.
     "full-width": Kind(
         _transformer(3840, 30, [32, 48, 48], 2560),

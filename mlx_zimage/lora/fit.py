@@ -9,6 +9,8 @@ from .readers import Reader, reader_of
 READABLE = (*FLOATS, *FORMATS)
 ALPHAS = (*READABLE, "F64", "I16", "I32", "I64", "U8", "I8")
 """Types of an alpha: some programs store a whole number."""
+MARKS = (*ALPHAS, "BOOL")
+"""Types of a mark, of which only the presence counts: OneTrainer stores a truth value."""
 OF_NORMS = ("diff", "w_norm", "set_weight")
 MAGNITUDES = ("magnitude", "dora_scale")
 WITH_MAGNITUDES = ("LoRA", "LoHa", "LoKr")
@@ -89,9 +91,7 @@ def _check_norm(group: Group) -> None:
 
 
 def _check_type(group: Group, role: str, entry: Entry) -> None:
-    allowed = (
-        ALPHAS if role == "alpha" else (*READABLE, *ALPHAS) if role == "scaled_oft" else READABLE
-    )
+    allowed = {"alpha": ALPHAS, "scaled_oft": MARKS}.get(role, READABLE)
     if entry.dtype not in allowed:
         raise group.error(
             f"has {excerpt(entry.name, 120)} of the type {entry.dtype}, which must be one of "

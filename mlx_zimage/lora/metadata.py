@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ MOST_WORDS = 8
 TITLES = ("modelspec.title", "name", "ss_output_name")
 MODELS = ("ss_base_model_version", "modelspec.architecture", "model", "base_model")
 PEFT_TYPES = ("LORA", "LOHA", "LOKR", "OFT")
+_PLAIN = re.compile(r"\^?(?:[\w.-]|\\\.)+\$?")
+"""A pattern that is a name. PEFT takes any regular expression, and one could run for ever."""
 UNREADABLE_STARTS = ("pissa", "olora", "corda", "lora_ga")
 """PEFT's ways to begin that change the base's weights as well."""
 
@@ -79,6 +82,12 @@ class PeftConfig:
         names = ("lora_alpha", "r") if kind == "LORA" else ("alpha", "r")
         alpha, rank = (_number(values[n], where, n) if n in values else None for n in names)
         alphas, ranks = (_pattern(values, f"{n}_pattern", where) for n in ("alpha", "rank"))
+        for name, patterns in (("alpha", alphas), ("rank", ranks if kind == "LOKR" else ())):
+            if unread := [pattern for pattern, _ in patterns if not _PLAIN.fullmatch(pattern)]:
+                raise LoraError(
+                    f"{where}: '{name}_pattern' must name modules, not {excerpt(unread[0])}; "
+                    "write out which modules it stands for"
+                )
         return cls(kind, alpha, alphas, rank, ranks, values.get("use_rslora") is True)
 
     def scale(self, path: str, rank: int) -> float:

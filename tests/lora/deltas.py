@@ -198,19 +198,24 @@ def butterfly(
     put: Put,
     rng: Random,
     shape: tuple[int, int],
-    block: int,
+    most: int,
     constraint: float = 0.0,
     rescale: bool = False,
 ) -> Merge:
-    """LyCORIS' BOFT: stage j mixes rows that lie 2^j block / 2 apart."""
+    """LyCORIS' BOFT: stage j mixes rows that lie 2^j block / 2 apart.
+
+    The rows are a power of two times the block, which is even, and at most `most`.
+    """
     out = shape[0]
+    blocks = [b for b in range(2, most + 1, 2) if out % b == 0]
+    block = max(b for b in blocks if (out // b).bit_count() == 1)
     count = out // block
     stages = count.bit_length()
     values = rng.normal(0, 0.3 * block**-0.5, (stages, count, block, block))
-    blocks = put("oft_blocks", values)
+    stored = put("oft_blocks", values)
     limit = float(put("alpha", constraint)) * out
     factors = _rescale(put, rng, out, rescale)
-    rotations = _cayley(blocks, limit)
+    rotations = _cayley(stored, limit)
 
     def merge(w: np.ndarray) -> np.ndarray:
         rows = w.copy()

@@ -164,7 +164,7 @@ def _with_patterns(sample: Sample, prefix: str, rslora: bool) -> dict[str, Any]:
     """Write ranks and alphas that differ by pattern, and return the config that says so."""
     modules = sample.linears(*ATTENTION, "feed_forward.w1")
     ranks = {"to_q": 2, "layers.1.attention.to_v": 3}
-    alphas = {"to_k": 1.0, "layers.1.attention.to_v": 5.0}
+    alphas = {"^layers.1.attention.to_k": 7.0, "to_k": 1.0, "layers.1.attention.to_v": 5.0}
     for module in modules:
         rank = _by_pattern(ranks, module, 4)
         scale = _by_pattern(alphas, module, 6) / (rank**0.5 if rslora else rank)
@@ -178,8 +178,8 @@ def _with_patterns(sample: Sample, prefix: str, rslora: bool) -> dict[str, Any]:
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, otherwise: float) -> Any:
-    longest = sorted(patterns, key=len, reverse=True)
-    named = [p for p in longest if module == p or module.endswith(f".{p}")]
+    """Return the number of the first pattern that is a module's name or ends it."""
+    named = [p for p in patterns if module == p.lstrip("^") or module.endswith(f".{p}")]
     return patterns[named[0]] if named else otherwise
 
 
@@ -354,7 +354,7 @@ def onetrainer_oft(sample: Sample, prefix: str = "transformer.", kind: str = "BO
 
 LYCORIS: dict[str, tuple[Form, dict[str, Any]]] = {
     "lokr, full": (deltas.kronecker, {"small": (4, 4), "alpha": 9984.0}),
-    "lokr, larger part first": (deltas.kronecker, {"small": (32, 8)}),  # as ai-toolkit may
+    "lokr, larger part first": (deltas.kronecker, {"small": (16, 8)}),  # as ai-toolkit may
     "lokr, w1 decomposed": (deltas.kronecker, {"small": (8, 8), "rank1": 2, "alpha": 3.0}),
     "lokr, w2 decomposed": (deltas.kronecker, {"small": (4, 4), "rank2": 3, "alpha": 1.0}),
     "lokr, both decomposed": (
@@ -372,9 +372,9 @@ LYCORIS: dict[str, tuple[Form, dict[str, Any]]] = {
     "oft": (deltas.output_rotation, {"block": 8}),
     "oft, rescaled": (deltas.output_rotation, {"block": 8, "rescale": True}),
     "oft, constrained": (deltas.output_rotation, {"block": 4, "constraint": 0.01}),
-    "boft": (deltas.butterfly, {"block": 6}),
-    "boft, rescaled": (deltas.butterfly, {"block": 6, "rescale": True}),
-    "boft, constrained": (deltas.butterfly, {"block": 6, "constraint": 0.01}),
+    "boft": (deltas.butterfly, {"most": 6}),
+    "boft, rescaled": (deltas.butterfly, {"most": 6, "rescale": True}),
+    "boft, constrained": (deltas.butterfly, {"most": 6, "constraint": 0.01}),
     "glora": (deltas.glora, {"rank": 4, "alpha": 2.0}),
     "glora, old": (deltas.glora, {"rank": 4, "alpha": 2.0, "old": True}),
     "full": (deltas.added, {"tail": "diff"}),
@@ -385,8 +385,6 @@ def lycoris(sample: Sample, form: str, prefix: str = "lycoris_") -> None:
     write_form, options = LYCORIS[form]
     name = flat if prefix.endswith("_") else str
     modules = sample.linears(*ATTENTION, *FEED_FORWARD, MODULATION)
-    if form.startswith("boft"):  # rows must be a power of two times the block
-        modules = [m for m in modules if not m.endswith(FEED_FORWARD[::2])]
     sample.metadata = {"lycoris_config": json.dumps({"algo": form.split(",", maxsplit=1)[0]})}
     _each(sample, write_form, prefix, modules, name=name, **options)
 
