@@ -148,6 +148,12 @@ KINDS = {
         _text_encoder(24, 2, 2, num_hidden_layers=2),
         _vae([16, 16]),
     ),
+    # Every matrix of the blocks in tiles of 128 x 128, as nunchaku's and ConvRot's files have them.
+    "tiled": Kind(
+        _transformer(384, 3, [32, 48, 48], 64, n_layers=1),
+        _text_encoder(64, 4, 4),
+        _vae([16, 16, 32, 32]),
+    ),
     # The real widths, with few layers: 4.4 GB.
     "full-width": Kind(
         _transformer(3840, 30, [32, 48, 48], 2560),

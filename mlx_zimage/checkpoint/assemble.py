@@ -17,7 +17,7 @@ from ..models.layers.convolution import store_flipped
 from ..quantization.recipe import pack, prepare
 from ..weights.packing import Packing
 from ..weights.safetensors import FLOATS, Entry, SafetensorsFile
-from ..weights.tensor import Packings, Tensor, Tensors
+from ..weights.tensor import Packings, Tensor, Tensors, expanded
 from .components import Component
 from .streaming import Streamed, StreamedEmbedding, put, take_blocks
 
@@ -38,7 +38,7 @@ def load(
 ) -> Module:
     """Fill a module with weights. Streamed, its blocks and its embedding stay on disk."""
     prepare(module, packings)
-    resident = dict(tensors)
+    resident = expanded(tensors, packings)
     on_disk: dict[str, Any] = {}  # what replaces blocks and embeddings, by path
     for path in component.blocks if streamed else ():
         on_disk[path] = []

@@ -84,7 +84,7 @@ def prepare(model: nn.Module, packings: Packings) -> None:
     """Replace these layers by quantized ones, whose weights are loaded afterwards."""
 
     def packing_of(path: str, _: nn.Module) -> bool | dict[str, Any]:
-        return vars(packings[path]) if path in packings else False
+        return packings[path].block if path in packings else False
 
     if packings:
         nn.quantize(model, class_predicate=packing_of)

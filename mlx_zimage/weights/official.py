@@ -10,9 +10,9 @@ from ..errors import CheckpointError
 from ..files import AGAIN
 from ..models.layers.rotation import check_rotation
 from .index import read_folder
-from .packing import Packing
+from .packing import CORRECTIONS, Packing
 from .safetensors import FLOATS, Entry
-from .tensor import Tensor, Tensors
+from .tensor import Tensor, Tensors, packed_tensor
 
 
 def read_component(folder: Path, config: Mapping[str, Any]) -> Tensors:
@@ -26,7 +26,7 @@ def from_entries(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> Ten
     tensors: Tensors = {}
     for key, entry in entries.items():
         path, _, name = key.rpartition(".")
-        if path not in packed or name not in ("weight", "scales", "biases"):
+        if path not in packed or name not in ("weight", "scales", "biases", *CORRECTIONS):
             tensors[key] = plain(entry)
         elif name == "weight":
             tensors[key] = _packed(path, entries, config)
@@ -67,16 +67,36 @@ def _packed(path: str, entries: Mapping[str, Entry], config: Mapping[str, Any]) 
     def packed_rows(start: int, stop: int) -> list[mx.array]:
         return [entry.rows(start, stop) for entry in arrays]
 
-    return Tensor(
+    return packed_tensor(
         weight.where,
         (rows, width),
-        packing.mode,
         (str(weight.file.path), weight.start),
-        lambda start, stop: packing.unpack(packed_rows(start, stop)),
         packing,
         packed_rows,
-        entries=arrays,
+        _corrections_of(weight, path, entries, packing.corrections(rows, width)),
+        arrays,
     )
+
+
+def _corrections_of(
+    weight: Entry,
+    path: str,
+    entries: Mapping[str, Entry],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Tensors:
+    """Return what corrects a packed matrix, checked to be what its packing says."""
+    tensors: Tensors = {}
+    for name in CORRECTIONS:
+        entry, shape = entries.get(f"{path}.{name}"), shapes.get(name)
+        if (entry and entry.shape) != shape or (entry and entry.dtype not in FLOATS):
+            rule = f"with '{path}.{name}' of shape {shape}" if shape else f"without '{path}.{name}'"
+            raise CheckpointError(
+                f"{weight.where} must come {rule}, because its config.json says how it is "
+                f"quantized; {AGAIN}"
+            )
+        if entry:
+            tensors[name] = plain(entry)
+    return tensors
 
 
 def _arrays_of(

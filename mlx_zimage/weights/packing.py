@@ -15,19 +15,27 @@ GROUP_SIZES = {
     ("nvfp4", 4): (16,),
 }
 """The group sizes that MLX computes with, by mode and bits; the usual one comes first."""
+SCALES = ("input_scale", "output_scale")
+CORRECTIONS = ("side_down", "side_up", *SCALES)
+"""The arrays that may correct a packed matrix, as they are named beside it."""
 
 
 @dataclass(frozen=True)
 class Packing:
     """The storage of a quantized matrix: its mode, bits and group size, in MLX's terms.
 
-    A matrix may be rotated before it is packed; its layer then rotates each input.
+    A matrix may be rotated before it is packed; its layer then rotates each input. Arrays of their
+    own beside the packed ones may correct it: y = W (x * input_scale) * output_scale
+    + side_up (side_down x), with the rank of the side path.
     """
 
     mode: str
     bits: int
     group_size: int
     rotation: str = ""
+    rank: int = 0
+    input_scale: bool = False
+    output_scale: bool = False
 
     @classmethod
     def parse(cls, block: Mapping[str, Any]) -> "Packing":
@@ -40,12 +48,28 @@ class Packing:
             raise ValueError(f"mode {mode}, {bits} bits, groups of {group}")
         if rotation != "":
             check_rotation(str(rotation))
-        return cls(mode, bits, group, rotation)
+        rank, scales = block.get("rank", 0), [block.get(name, False) for name in SCALES]
+        if type(rank) is not int or rank < 0 or not all(type(scale) is bool for scale in scales):
+            raise ValueError(f"rank {rank!r}, {' and '.join(SCALES)} {scales!r}")
+        return cls(mode, bits, group, rotation, rank, *scales)
 
     @property
     def block(self) -> dict[str, Any]:
         """The config's block that `parse` reads."""
-        return {name: value for name, value in vars(self).items() if value != ""}
+        return {name: value for name, value in vars(self).items() if value}
+
+    @property
+    def plain(self) -> "Packing":
+        """The packing of the same arrays that nothing rotates or corrects."""
+        return Packing(self.mode, self.bits, self.group_size)
+
+    def corrections(self, rows: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of the arrays that correct a matrix."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.rank:
+            shapes = {"side_down": (self.rank, width), "side_up": (rows, self.rank)}
+        shapes |= {"input_scale": (width,)} if self.input_scale else {}
+        return shapes | ({"output_scale": (rows,)} if self.output_scale else {})
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from .packing import Packing
 from .safetensors import SIZES
-from .tensor import Packings, Tensor
+from .tensor import Packings, Tensor, expanded
 
 KINDS = {mx.float32: "F32", mx.bfloat16: "BF16", mx.float16: "F16"}
 
@@ -44,7 +44,7 @@ class Output:
 
 def outputs(tensors: Mapping[str, Tensor], packings: Packings, dtype: mx.Dtype) -> list[Output]:
     """Return tensors in the form that packings and dtype give them, in the order of their files."""
-    ordered = sorted(tensors.items(), key=lambda item: item[1].place)
+    ordered = sorted(expanded(tensors, packings).items(), key=lambda item: item[1].place)
     return [
         Output(key, tensor, packings.get(key.removesuffix(".weight")), dtype)
         for key, tensor in ordered

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 from mlx import nn
 
+from .corrected import CorrectedLinear
 from .quantized import QuantizedLinear
 from .slot import Slot
 
@@ -33,8 +34,19 @@ class Linear(Slot, nn.Linear):
     def rows(self, start: int, stop: int) -> mx.array:
         return self.weight[start:stop].astype(mx.float32)
 
-    def to_quantized(self, *args: Any, **kwargs: Any) -> nn.QuantizedLinear:
-        return _quantize(QuantizedLinear, self, *args, **kwargs)
+    def to_quantized(
+        self,
+        *args: Any,
+        rank: int = 0,
+        input_scale: bool = False,
+        output_scale: bool = False,
+        **kwargs: Any,
+    ) -> nn.QuantizedLinear:
+        if not (rank or input_scale or output_scale):
+            return _quantize(QuantizedLinear, self, *args, **kwargs)
+        layer = _quantize(CorrectedLinear, self, *args, **kwargs)
+        layer.add_corrections(*self.weight.shape, rank, input_scale, output_scale)
+        return layer
 
 
 class Embedding(nn.Embedding):

@@ -15,6 +15,7 @@ from ..tensor import Tensors
 from .fp8 import read_scaled
 from .gguf import MAGIC, read_gguf
 from .mflux import is_packed, read_mflux
+from .nunchaku import is_nunchaku, read_nunchaku
 
 PICKLED = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """The first bytes of files that run code when they are read. A safetensors file may share them."""
@@ -48,4 +49,6 @@ def read_shards(folder: Path) -> Tensors:
 
 
 def _numbers(entries: Mapping[str, Entry]) -> Tensors:
+    if is_nunchaku(entries):
+        return read_nunchaku(entries)
     return read_mflux(entries) if is_packed(entries) else read_scaled(entries)

@@ -156,7 +156,7 @@ def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     def rows(start: int, stop: int) -> mx.array:
         return tensor.read().reshape(shape)[start:stop]
 
-    return replace(tensor, shape=shape, rows=rows, packing=None, packed_rows=None, entries=())
+    return replace(tensor.unpacked(), shape=shape, rows=rows)
 
 
 def _turned_back(tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ def quanto(arrays: Arrays) -> Arrays:
         else:
             found[key] = array
     return found
+
+
+def replaced(source: Path, folder: Path, transformer: Arrays) -> Path:
+    """An official checkpoint with other numbers in its transformer, in float32."""
+    shutil.copytree(source, folder)
+    for file in (folder / "transformer").glob("*.safetensors*"):
+        file.unlink()
+    write(folder / "transformer/diffusion_pytorch_model.safetensors", transformer)
+    return folder
 
 
 def write(file: Path, arrays: Arrays, prefix: str = "") -> Path:
