@@ -37,6 +37,8 @@ if _TYPE_CHECKING:
     from .images.compare import Comparison, compare_pictures
     from .images.page import sheet_page
     from .images.sheet import contact_sheet
+    from .lora.info import LoraInfo
+    from .lora.listing import list_loras, read_lora
     from .sweep import Sweep, SweepAxis, SweepCell
 
 _LATER = {
@@ -48,6 +50,8 @@ _LATER = {
     "images.compare": ("Comparison", "compare_pictures"),
     "images.page": ("sheet_page",),
     "images.sheet": ("contact_sheet",),
+    "lora.info": ("LoraInfo",),
+    "lora.listing": ("list_loras", "read_lora"),
     "sweep": ("Sweep", "SweepAxis", "SweepCell"),
 }
 """Names by the module that holds them, which is imported when one is first used."""
@@ -65,6 +69,7 @@ __all__ = [
     "Event",
     "Finished",
     "LoraError",
+    "LoraInfo",
     "Nag",
     "Options",
     "OutOfMemoryError",
@@ -90,8 +95,10 @@ __all__ = [
     "convert_checkpoint",
     "download",
     "list_copies",
+    "list_loras",
     "locate",
     "look_up",
+    "read_lora",
     "read_metadata",
     "remove_copy",
     "replay",

@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": "convert",
     "download": "download",
     "cache": "cache",
+    "loras": "loras",
     "info": "info",
     "bench": "bench",
 }
@@ -48,6 +49,7 @@ turbo --plan --q 4 --q-text-encoder 8
     "verify": "turbo-4bit\n",
     "download": "turbo\n",
     "cache": "list\nremove --all\n",
+    "loras": "style.safetensors\nloras/ --json\n",
     "info": "fox.png\n--json\n",
     "bench": "--q 4 --size 512 1024 -o report.json\n--model turbo --q 4\n",
 }

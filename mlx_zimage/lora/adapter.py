@@ -1,7 +1,7 @@
 """An adapter: a LoRA's file as changes of a model's modules, by their official names."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,9 @@ from ..checks import excerpt, path_text
 from ..errors import LoraError
 from .build import build, read
 from .file import LoraFile, lora_errors, lora_path
-from .forms import Change, VectorChange
+from .forms import Change, Form, Glora, Hadamard, Kronecker, LowRank, Magnitude, VectorChange
 from .group import Group, Values
+from .info import LoraInfo
 from .judge import judge
 from .metadata import Metadata
 from .readers import Reader
@@ -19,24 +20,16 @@ from .targets import Targets
 
 Changes = Mapping[str, Mapping[str, Change | VectorChange]]
 """By component and official module path."""
+SCALED = (LowRank, Hadamard, Kronecker, Glora)
+"""Forms with a scale."""
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA that fits a model: what it changes, as plain data."""
+    """A LoRA that fits a model: its changes as plain data, and the facts about it."""
 
-    path: Path
-    family: str  # the program or layout it comes from
-    kinds: tuple[str, ...]  # of its changes: LoRA, LoKr, DoRA, ...
+    info: LoraInfo
     changes: Changes
-    metadata: Metadata
-    ranks: tuple[int, ...]  # all that occur, from the least
-    alphas: tuple[float, ...]  # that are stored and have an effect
-    dtypes: tuple[str, ...]  # as the file names them, the most frequent first
-    hit: Mapping[str, tuple[int, int]]  # by kind of module: how many it changes, of how many
-    skipped: tuple[str, ...]  # parts of the file that have no effect, and why
-    size: int  # bytes of its files
-    identity: str  # the SHA-256 of the file
 
     @classmethod
     def open(cls, path: str | Path, targets: Targets) -> "Adapter":
@@ -46,30 +39,73 @@ class Adapter:
         with lora_errors(file.path):
             values = read(file, judged.groups)
         changes, doubles = _settled(file, judged.groups, values)
-        forms = [
-            c.form for inner in changes.values() for c in inner.values() if isinstance(c, Change)
-        ]
-        return cls(
-            file.path,
-            judged.family,
-            _kinds(judged.groups),
-            changes,
-            Metadata.read(file.texts),
-            tuple(sorted({form.rank for form in forms if form is not None and form.rank})),
-            tuple(sorted({v.alpha for v in values if v.alpha is not None})),
-            tuple(
-                name for name, _ in Counter(e.dtype for e in file.entries.values()).most_common()
-            ),
-            _hit(changes, targets),
-            (*(f"{name} (no such module)" for name in judged.skipped), *doubles),
-            file.file.stat().st_size,
-            file.identity(),
+        forms = [*_forms(changes)]
+        dtypes = Counter(entry.dtype for entry in file.entries.values())
+        info = LoraInfo(
+            path=file.path,
+            family=judged.family,
+            kinds=_kinds(judged.groups),
+            ranks=tuple(sorted({form.rank for form in forms if form.rank})),
+            alphas=tuple(sorted({v.alpha for v in values if v.alpha is not None})),
+            scales=tuple(sorted({form.scale for form in forms if isinstance(form, SCALED)})),
+            hit=_hit(changes, targets),
+            metadata=Metadata.read(file.texts),
+            dtypes=tuple(name for name, _ in dtypes.most_common()),
+            size=file.size,
+            skipped=(*(f"{name}: not in this model" for name in judged.skipped), *doubles),
+            sha256=file.identity(),
         )
+        return cls(info, changes)
+
+    @property
+    def path(self) -> Path:
+        return self.info.path
+
+    @property
+    def family(self) -> str:
+        """The program that wrote the file, or whose layout it has."""
+        return self.info.family
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its changes: LoRA, LoKr, DoRA, ..."""
+        return self.info.kinds
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.info.ranks
+
+    @property
+    def hit(self) -> Mapping[str, tuple[int, int]]:
+        """By kind of module: how many it changes, of how many."""
+        return self.info.hit
+
+    @property
+    def metadata(self) -> Metadata:
+        return self.info.metadata
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The parts of the file without effect, each with the reason."""
+        return self.info.skipped
+
+    @property
+    def identity(self) -> str:
+        """The SHA-256 of the file."""
+        return self.info.sha256
 
     @property
     def nbytes(self) -> int:
         """The bytes of its numbers in memory."""
         return sum(change.nbytes for inner in self.changes.values() for change in inner.values())
+
+
+def _forms(changes: Changes) -> Iterator[Form]:
+    """Yield the forms of all changes; of DoRA, the update inside."""
+    for change in (change for inner in changes.values() for change in inner.values()):
+        form = change.form if isinstance(change, Change) else None
+        if form is not None:
+            yield form.inner if isinstance(form, Magnitude) else form
 
 
 def _settled(
@@ -93,7 +129,7 @@ def _settled(
                     "remove one of the two from the file"
                 )
             doubles[group.module] = names[place]
-    return changes, [f"{name} (the same as {other})" for name, other in doubles.items()]
+    return changes, [f"{name}: the same update as {other}" for name, other in doubles.items()]
 
 
 def _kinds(groups: Sequence[tuple[Group, Reader | None]]) -> tuple[str, ...]:

@@ -44,6 +44,11 @@ class LoraFile:
             raise LoraError(f"{path_text(file)} must hold the tensors of a LoRA, and holds none")
         return cls(path, file, entries, texts, config or peft_config(texts, path_text(file)))
 
+    @property
+    def size(self) -> int:
+        """The bytes of the file when its header was read."""
+        return next(iter(self.entries.values())).file.stamp[0]
+
     def identity(self) -> str:
         """Return the SHA-256 of the file, or of a folder's config and file together."""
         with lora_errors(self.path):

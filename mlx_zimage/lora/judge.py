@@ -38,8 +38,8 @@ UNREADABLE = {
     "b_norm": "a bias of a norm, and the norms of this model have none",
 }
 """Roles that cannot be of this model, and why."""
-WHOLE = (".weight", ".bias", ".scale_weight", ".weight_scale")
-"""Ends of a checkpoint's keys."""
+WHOLE = ".weight"
+"""The end of a checkpoint's keys."""
 SECOND_EMBEDDER = "t_embedder_2"
 SHOWN = 3  # names that a message quotes
 
@@ -76,8 +76,8 @@ def judge(file: LoraFile, targets: Targets) -> Judged:
         raise LoraError(
             f"{path_text(file.file)} changes nothing of this model: it holds {_some(skipped)} alone"
         )
-    prefixes = {group.named.prefix for group in groups}
-    family = metadata.family(keys, prefixes, file.texts, file.path.is_dir())
+    names = [group.named for group in groups]
+    family = metadata.family(keys, names, file.texts, file.path.is_dir())
     return Judged(tuple((group, fitting(group)) for group in groups), skipped, family)
 
 
@@ -91,10 +91,11 @@ def _keys(file: LoraFile) -> tuple[list[Key], list[str]]:
         else:
             keys.append(key)
     if not keys:
-        if all(text.endswith(WHOLE) for text in unknown):
+        whole = [text for text in unknown if text.endswith(WHOLE)]
+        if whole:
             raise LoraError(
-                f"{path_text(file.file)} is no LoRA: its {len(unknown)} tensors are whole weights, "
-                f"such as {excerpt(unknown[0])}; a checkpoint is loaded as the model"
+                f"{path_text(file.file)} is no LoRA but a checkpoint: it holds {len(whole)} whole "
+                f"weights, such as {excerpt(whole[0], 120)}; load it as the model"
             )
         raise LoraError(f"{path_text(file.file)} is no LoRA: it holds {_some(unknown)}")
     if len(adapters := sorted({key.adapter for key in keys} - {""})) > 1:

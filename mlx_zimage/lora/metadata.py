@@ -10,6 +10,7 @@ from typing import Any
 from ..checks import excerpt
 from ..errors import LoraError
 from .keys import Key
+from .targets import Named
 
 PEFT = "lora_adapter_metadata"
 """The entry in which diffusers keeps PEFT's config."""
@@ -24,6 +25,10 @@ _PLAIN = re.compile(r"\^?(?:[\w.-]|\\\.)+\$?")
 """A pattern that is a name. PEFT takes any regular expression, and one could run for ever."""
 UNREADABLE_STARTS = ("pissa", "olora", "corda", "lora_ga")
 """PEFT's ways to begin that change the base's weights as well."""
+
+
+Patterns = tuple[tuple[str, float], ...]
+"""Numbers for modules by name, or by the end of their names."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,9 @@ class PeftConfig:
 
     kind: str = "LORA"
     alpha: float | None = None
-    alphas: tuple[tuple[str, float], ...] = ()  # by module, or the end of its name
+    alphas: Patterns = ()
     rank: float | None = None
-    ranks: tuple[tuple[str, float], ...] = ()
+    ranks: Patterns = ()
     is_rank_stabilized: bool = False
 
     @classmethod
@@ -75,20 +80,15 @@ class PeftConfig:
                 f"{where}: 'init_lora_weights' is {excerpt(start)}, which changes the base model's "
                 "weights too; convert the adapter to a plain LoRA with PEFT's save_pretrained"
             )
-        if kind == "OFT" and values.get("use_cayley_neumann", True) is not True:
-            raise LoraError(
-                f"{where}: 'use_cayley_neumann' must be true; a rotation made otherwise is not read"
-            )
+        if kind == "OFT":
+            _check_rotation(values, where)
+            return cls(kind)
         names = ("lora_alpha", "r") if kind == "LORA" else ("alpha", "r")
         alpha, rank = (_number(values[n], where, n) if n in values else None for n in names)
-        alphas, ranks = (_pattern(values, f"{n}_pattern", where) for n in ("alpha", "rank"))
-        for name, patterns in (("alpha", alphas), ("rank", ranks if kind == "LOKR" else ())):
-            if unread := [pattern for pattern, _ in patterns if not _PLAIN.fullmatch(pattern)]:
-                raise LoraError(
-                    f"{where}: '{name}_pattern' must name modules, not {excerpt(unread[0])}; "
-                    "write out which modules it stands for"
-                )
-        return cls(kind, alpha, alphas, rank, ranks, values.get("use_rslora") is True)
+        alphas = _patterns(values, "alpha_pattern", where)
+        ranks = _patterns(values, "rank_pattern", where) if kind == "LOKR" else ()
+        is_stabilized = kind == "LORA" and values.get("use_rslora") is True
+        return cls(kind, alpha, alphas, rank, ranks, is_stabilized)
 
     def scale(self, path: str, rank: int) -> float:
         """Return the scale of a module's update, whose tensors are of this rank."""
@@ -120,11 +120,11 @@ def peft_config(texts: Mapping[str, str], where: str) -> PeftConfig | None:
     return PeftConfig.read(inner, where) if inner else None
 
 
-def family(keys: list[Key], prefixes: set[str], texts: Mapping[str, str], is_folder: bool) -> str:
-    """Return the program or layout that a file comes from, as far as it shows."""
+def family(keys: list[Key], names: list[Named], texts: Mapping[str, str], is_folder: bool) -> str:
+    """Return the program that wrote a file, or whose layout it has, as far as it shows."""
     program = (_program(texts) or "").lower()
-    roles = {key.role for key in keys}
-    adapters = {key.adapter for key in keys} - {""}
+    roles, adapters = {key.role for key in keys}, {key.adapter for key in keys} - {""}
+    prefixes = {name.prefix for name in names}
     signs = (
         ("PEFT", is_folder or PEFT in texts),
         ("ai-toolkit", "ai-toolkit" in program),
@@ -137,9 +137,10 @@ def family(keys: list[Key], prefixes: set[str], texts: Mapping[str, str], is_fol
         ("DiffSynth", bool(adapters)),
         ("OneTrainer", "transformer." in prefixes and bool(roles & {"alpha", "dora_scale"})),
         ("PEFT", "transformer." in prefixes),
+        ("ComfyUI", not all(name.is_official for name in names)),
         ("ai-toolkit", "diffusion_model." in prefixes),
     )
-    return next((name for name, shows in signs if shows), "unknown program")
+    return next((name for name, shows in signs if shows), "plain")
 
 
 def _first(texts: Mapping[str, str], *names: str) -> str | None:
@@ -189,10 +190,27 @@ def _json(text: str) -> Any:
         return None
 
 
-def _pattern(values: Mapping[str, Any], name: str, where: str) -> tuple[tuple[str, float], ...]:
+def _check_rotation(values: Mapping[str, Any], where: str) -> None:
+    """Refuse PEFT's rotations other than the one that this house and OneTrainer make."""
+    for name, wanted in (("coft", False), ("use_cayley_neumann", True)):
+        if values.get(name, wanted) is not wanted:
+            raise LoraError(
+                f"{where}: {name!r} must be {str(wanted).lower()}, not "
+                f"{excerpt(values[name])}; a rotation made in another way is not read"
+            )
+    if (terms := values.get("num_cayley_neumann_terms", 5)) != 5:
+        raise LoraError(f"{where}: 'num_cayley_neumann_terms' must be 5, not {excerpt(terms)}")
+
+
+def _patterns(values: Mapping[str, Any], name: str, where: str) -> Patterns:
     numbers = values.get(name) or {}
     if not isinstance(numbers, dict):
         raise LoraError(f"{where}: {name!r} must be an object, not {excerpt(numbers)}")
+    if unread := [pattern for pattern in numbers if not _PLAIN.fullmatch(pattern)]:
+        raise LoraError(
+            f"{where}: {name!r} must name modules, not {excerpt(unread[0])}; "
+            "write out which modules it stands for"
+        )
     return tuple((module, _number(number, where, name)) for module, number in numbers.items())
 
 
