@@ -15,7 +15,17 @@ from .errors import (
     RequestError,
     ZImageError,
 )
-from .events import Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .events import (
+    Calibrated,
+    Downloaded,
+    Event,
+    Finished,
+    Result,
+    Started,
+    Step,
+    Truncated,
+    Written,
+)
 from .fields import Nag
 from .files import check_output, check_outputs, save_array
 from .generation.encode import PromptTruncatedWarning
@@ -57,6 +67,7 @@ _LATER = {
 """Names by the module that holds them, which is imported when one is first used."""
 
 __all__ = [
+    "Calibrated",
     "Capabilities",
     "CheckpointError",
     "Comparison",

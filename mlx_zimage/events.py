@@ -133,3 +133,13 @@ class Written:
     component: str
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """`done` of `total` pieces of work for a component are done; `task` says of which kind."""
+
+    component: str
+    task: Literal["drawing", "calibrating", "measuring"]
+    done: int
+    total: int

@@ -29,6 +29,7 @@ def model(quantize: int | None = None) -> ZImage:
 def test_it_is_small_and_in_the_official_layout() -> None:
     files = {str(path.relative_to(DEMO)) for path in DEMO.rglob("*") if path.is_file()}
     assert files == {
+        "calibration.txt",
         "model_index.json",
         "scheduler/scheduler_config.json",
         "text_encoder/config.json",

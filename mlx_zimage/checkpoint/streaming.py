@@ -1,6 +1,7 @@
 """Blocks that stay on disk: each is read when its turn comes, and dropped afterwards."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -32,11 +33,19 @@ class Streamed:
         self._empty = tree_map(lambda array: array, block.parameters())
 
     def __call__(self, *args: Any) -> mx.array:
-        self._load(lambda key: not self._modulates(key))
-        out: mx.array = self._block(*args)
-        mx.eval(out)
-        self._block.update(self._empty)
+        with self.loaded() as block:
+            out: mx.array = block(*args)
+            mx.eval(out)
         return out
+
+    @contextmanager
+    def loaded(self) -> Iterator[Any]:
+        """Yield the block with its weights, to be called several times."""
+        self._load(lambda key: not self._modulates(key))
+        try:
+            yield self._block
+        finally:
+            self._block.update(self._empty)
 
     def modulate(self, time: mx.array) -> Modulation:
         self._load(lambda key: any(name in key for name in MODULATED))

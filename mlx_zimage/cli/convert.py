@@ -33,9 +33,41 @@ Quantize = Annotated[
     typer.Option(
         "--q",
         "-q",
-        help="Quantize to 3, 4, 5, 6 or 8 bits, or to mxfp4, mxfp8 or nvfp4. "
-        "Default: as they are stored.",
+        help="Quantize to 3, 4, 5, 6 or 8 bits, or to mxfp4, mxfp8 or nvfp4; to 2 with "
+        "--calibrate. Default: as they are stored.",
         metavar="BITS",
+        rich_help_panel="Weights",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        help="Round weights by what the model computes with: half the error, same size and speed.",
+        rich_help_panel="Weights",
+    ),
+]
+Mixed = Annotated[
+    str | None,
+    typer.Option(
+        help="Calibrate, with bits for each of the transformer's layers: 3.5 in the mean, or 3GB.",
+        metavar="BITS|SIZE",
+        rich_help_panel="Weights",
+    ),
+]
+Rotate = Annotated[
+    bool,
+    typer.Option(
+        "--rotate",
+        help="With a Hadamard transform before each layer where it pays; for 2 and 3 bits.",
+        rich_help_panel="Weights",
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prompts to calibrate with, one a line. Default: a list that comes with the program.",
+        metavar="FILE",
         rich_help_panel="Weights",
     ),
 ]
@@ -105,6 +137,10 @@ def convert(
     q: Quantize = None,
     q_text_encoder: QuantizeEncoder = None,
     group_size: Group = None,
+    calibrate: Calibrate = False,
+    mixed: Mixed = None,
+    rotate: Rotate = False,
+    prompts: Prompts = None,
     dtype: Dtype = "bfloat16",
     revision: o.Revision = None,
     download: o.Download = False,
@@ -133,6 +169,10 @@ def convert(
                 only=only,
                 base=base,
                 beside=beside or (),
+                calibrate=calibrate,
+                mixed=mixed,
+                rotate=rotate,
+                prompts=prompts,
             )
         if out is None:
             _show_plan(conversion, report)

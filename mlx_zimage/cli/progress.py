@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from .. import Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .. import Calibrated, Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
 from .parsing import UsageError
 from .screen import Screen
 
@@ -23,7 +23,7 @@ class Reporter(Protocol):
     live: bool
     """Whether a terminal shows what moves."""
 
-    def event(self, event: Event | Downloaded | Written) -> None:
+    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
         """Show what happens."""
 
     def note(self, text: str) -> None:
@@ -74,7 +74,7 @@ class JsonReporter:
     def __init__(self, out: TextIO):
         self._out = out
 
-    def event(self, event: Event | Downloaded | Written) -> None:
+    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
         fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         plain = {name: value for name, value in fields.items() if name not in ARRAYS}
         self.result("", type(event).__name__.lower(), **plain)
@@ -118,10 +118,10 @@ class TextReporter:
         self._beat = time.perf_counter()  # when progress was last shown
         self._stepping: dict[int, float] = {}  # seconds in steps, by job
         self._spent: dict[int, float] = {}  # seconds in phases, by job
-        self._bytes = ByteMeter()
+        self._meter = Meter()
         self._lost: set[str] = set()
 
-    def event(self, event: Event | Downloaded | Written) -> None:
+    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
         if isinstance(event, Started):
             self._update(self._numbered(event.job, f"{event.phase} {event.component}".rstrip()))
         elif isinstance(event, Finished):
@@ -132,8 +132,8 @@ class TextReporter:
             if event.lost not in self._lost:  # several seeds have one prompt
                 self.warn(event.message)
             self._lost.add(event.lost)
-        elif isinstance(event, Downloaded | Written):
-            text = self._bytes.text(event)
+        elif isinstance(event, Downloaded | Written | Calibrated):
+            text = self._meter.text(event)
             if event.done == event.total:
                 self.note(text)
             else:
@@ -202,19 +202,23 @@ class TextReporter:
             self._beat = time.perf_counter()
 
 
-class ByteMeter:
-    """Progress in bytes, with the time that is left."""
+class Meter:
+    """Progress in bytes or pieces of work, with the time that is left."""
 
     def __init__(self) -> None:
         self._name, self._begun, self._first = "", 0.0, 0
 
-    def text(self, event: Written | Downloaded) -> str:
+    def text(self, event: Written | Downloaded | Calibrated) -> str:
         """Return the line that shows an event."""
-        name = event.component if isinstance(event, Written) else "download"
+        name = "download" if isinstance(event, Downloaded) else event.component
+        if isinstance(event, Calibrated):
+            name = f"{event.task} {name}"
         if name != self._name:
             self._name, self._begun, self._first = name, time.perf_counter(), event.done
         spent, done = time.perf_counter() - self._begun, event.done - self._first
         text = f"{name}: {event.done / 1e6:,.1f} of {event.total / 1e6:,.1f} MB"
+        if isinstance(event, Calibrated):
+            text = f"{name}: {event.done} of {event.total}"
         if event.done == event.total:
             return f"{text} in {seconds_text(spent)}"
         left = spent * (event.total - event.done) / done if done else None

@@ -57,7 +57,9 @@ class QuantizedCopy:
                 f"a quantized copy takes {total / 1e9:.1f} GB in {home}, and {free / 1e9:.1f} GB "
                 "are free; make room, or quantize in memory with keep_copy=False"
             )
-        yield from convert_checkpoint(self.conversion, self.path, force=True)
+        for event in convert_checkpoint(self.conversion, self.path, force=True):
+            if isinstance(event, Written):
+                yield event
         return self.path
 
 

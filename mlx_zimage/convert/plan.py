@@ -1,7 +1,7 @@
 """The plan of a conversion: the components to write, how each layer is stored, and the sizes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoint.checkpoint import Checkpoint
@@ -11,6 +11,10 @@ from ..errors import RequestError
 from ..quantization.recipe import Quantization
 from ..weights.sizes import Output, outputs
 from ..weights.tensor import Packings, Tensors, stored
+from .calibration import Calibration, calibrated_plan
+
+MIXED_BITS = 4
+"""The bits of the text encoder where the transformer's are mixed, unless others are named."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Conversion:
     checkpoint: Checkpoint
     dtype: str
     packings: Mapping[str, Packings]  # by component: how its quantized layers are stored
+    calibration: Calibration | None = None
 
     @classmethod
     def plan(
@@ -33,25 +38,56 @@ class Conversion:
         only: str | None = None,
         base: str | Path | None = None,
         beside: Sequence[Path] = (),
+        calibrate: bool = False,
+        mixed: str | None = None,
+        rotate: bool = False,
+        prompts: Path | None = None,
     ) -> "Conversion":
         """Open `source` and decide how to write it.
 
         `text_encoder` quantizes that component differently from the others. `only` names one
         component to write. `base` completes a source that is no full checkpoint, and `beside` adds
         files with other components.
+
+        `calibrate` rounds weights by what the model computes with, over a list of `prompts`.
+        `mixed` does so as well, and chooses the bits of each of the transformer's layers: "3.5" in
+        the mean, or "3GB" in all. `rotate` puts a Hadamard transform before layers where it pays.
         """
         if dtype not in DTYPES:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         if only is not None and only not in COMPONENTS:
             raise RequestError(f"only must be one of {', '.join(COMPONENTS)}, not {only!r}")
+        if mixed is not None:
+            if quantize is not None:
+                raise RequestError("mixed chooses the bits itself; leave out quantize")
+            quantize = MIXED_BITS
+        is_calibrated = calibrate or mixed is not None
+        if not is_calibrated and (rotate or prompts is not None):
+            name = "rotate" if rotate else "prompts"
+            raise RequestError(f"{name} has an effect with calibrate or mixed alone")
         values = _values(quantize, text_encoder, only)
+        if calibrate and not any(value is not None for value in values.values()):
+            raise RequestError("calibrate is for quantizing; say how many bits as well")
         if group_size is not None and not any(value is not None for value in values.values()):
             raise RequestError("a group size is for quantizing; say how many bits as well")
         quantizations = {
-            name: None if value is None else Quantization.parse(value, group_size)
+            name: None
+            if value is None
+            else Quantization.parse(value, group_size, calibrated=is_calibrated)
             for name, value in values.items()
         }
-        return cls._of(Checkpoint.open(source, base, beside), quantizations, dtype)
+        conversion = cls._of(Checkpoint.open(source, base, beside), quantizations, dtype)
+        if not is_calibrated:
+            return conversion
+        packings, calibration = calibrated_plan(
+            conversion.checkpoint,
+            conversion.packings,
+            dtype,
+            mixed=mixed,
+            rotate=rotate,
+            prompts=prompts,
+        )
+        return replace(conversion, packings=packings, calibration=calibration)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, quantize: int | str, dtype: str) -> "Conversion":

@@ -17,12 +17,13 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.components import COMPONENTS
 from ..checkpoint.family import MANIFEST, family_of
 from ..errors import CheckpointError, RequestError
-from ..events import Written
+from ..events import Calibrated, Written
 from ..files import digest, read_json, write_json
 from ..hub.locate import DEMO
 from ..sampling.schedule import SchedulerConfig
 from ..weights.index import INDEX, PICKLES, files_of
 from ..weights.tensor import Packings
+from .calibrate import calibrated, remove
 from .plan import Conversion
 from .write import write
 
@@ -35,7 +36,7 @@ IGNORED = ".DS_Store"
 
 def convert_checkpoint(
     conversion: Conversion, out: Path, *, force: bool = False
-) -> Generator[Written, None, None]:
+) -> Generator[Written | Calibrated, None, None]:
     """Write the components that a conversion names, as events. `force` replaces an older output."""
     checkpoint, out = conversion.checkpoint, out.resolve()
     try:
@@ -43,6 +44,8 @@ def convert_checkpoint(
             _check_apart(source, out)
         _check_replaceable(out, force)
         with _workspace(out) as work:
+            if conversion.calibration is not None:
+                conversion = yield from calibrated(conversion, out)
             _copy_files(checkpoint.home, work, conversion)
             for name, packings in conversion.packings.items():
                 yield from _write_component(conversion, name, work)
@@ -52,6 +55,8 @@ def convert_checkpoint(
                 Checkpoint.open(work)  # proves that the result can be opened
             _write_manifest(work, conversion)
             _publish(work, out)
+            if conversion.calibration is not None:
+                remove(out)
     except OSError as error:
         raise CheckpointError(f"cannot write {out}: {error}") from error
 
@@ -126,6 +131,7 @@ def _write_manifest(work: Path, conversion: Conversion) -> None:
         "model": family_of(checkpoint, scheduler).name,
         "dtype": conversion.dtype,
         "recipe": recipe,
+        "calibration": conversion.calibration and conversion.calibration.described,
         "versions": {package: version(package) for package in ("mlx", "mlx-zimage")},
         "files": files,
     }

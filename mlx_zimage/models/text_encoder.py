@@ -159,9 +159,13 @@ class TextEncoder(nn.Module):
             return self.model.embed_tokens.as_linear(x)
         return self.lm_head(x)
 
-    def _run(self, ids: mx.array, layers: int) -> mx.array:
-        x = self.model.embed_tokens(ids)
+    def embed(self, ids: mx.array) -> tuple[mx.array, Rope]:
+        """Return the first layer's input (B, L, width), and the positions of all layers."""
         rope = text_tables(ids.shape[1], self.config.head_dim, self.config.rope_theta)
+        return self.model.embed_tokens(ids), rope
+
+    def _run(self, ids: mx.array, layers: int) -> mx.array:
+        x, rope = self.embed(ids)
         flops = len(ids) * self.config.layer_flops(ids.shape[1])
         return run_blocks(self.model.layers[:layers], x, [(rope,)] * layers, flops)
 

@@ -165,10 +165,7 @@ class ZImageTransformer(nn.Module):
         self, latents: mx.array, modulation: StepModulation, conditioning: Conditioning
     ) -> mx.array:
         """Predict the velocity of latents, both (B, C, H, W)."""
-        size = self.config.patch_size
-        tokens = self.all_x_embedder[PATCH_KEY](patchify(latents.astype(self.dtype), size))
-        count = tokens.shape[1]
-        x = _pad(tokens, self.x_pad_token)  # (B, Lx, dim)
+        x = self.embed_image(latents)
         refined = [(conditioning.image_rope, None, m) for m in modulation.noise_refiner]
         x = run_blocks(self.noise_refiner, x, refined, self._block_flops(x))
         negative = conditioning.negative
@@ -177,15 +174,31 @@ class ZImageTransformer(nn.Module):
         shared = (conditioning.joint_rope, conditioning.mask)
         joint = [(*shared, m, negative) for m in modulation.layers]
         x = run_blocks(self.layers, x, joint, self._block_flops(x))
-        out = self.all_final_layer[PATCH_KEY](x[:, :count], modulation.final)
-        return unpatchify(out, conditioning.grid, size)
+        return self.finish(x, modulation, conditioning)
 
-    def _refine(self, caption: mx.array) -> mx.array:
+    def embed_image(self, latents: mx.array) -> mx.array:
+        """Return the tokens of latents (B, C, H, W), padded: (B, Lx, dim)."""
+        tokens = patchify(latents.astype(self.dtype), self.config.patch_size)
+        return _pad(self.all_x_embedder[PATCH_KEY](tokens), self.x_pad_token)
+
+    def embed_caption(self, caption: mx.array) -> tuple[mx.array, Rope]:
+        """Return the tokens of a caption (length, cap_feat_dim), padded: (1, Lc, dim)."""
         norm, linear = self.cap_embedder
         if (factor := headroom(self.dtype)) != 1:
             caption = caption * factor
         x = _pad(linear(norm(caption[None].astype(self.dtype))), self.cap_pad_token)
-        rope = self._rope(caption_positions(x.shape[1])[None])
+        return x, self._rope(caption_positions(x.shape[1])[None])
+
+    def finish(
+        self, x: mx.array, modulation: StepModulation, conditioning: Conditioning
+    ) -> mx.array:
+        """Return the velocity (B, C, H, W) from what the last block makes of the joint stream."""
+        rows, columns = conditioning.grid
+        out = self.all_final_layer[PATCH_KEY](x[:, : rows * columns], modulation.final)
+        return unpatchify(out, conditioning.grid, self.config.patch_size)
+
+    def _refine(self, caption: mx.array) -> mx.array:
+        x, rope = self.embed_caption(caption)
         arguments = [(rope,)] * len(self.context_refiner)
         return run_blocks(self.context_refiner, x, arguments, self._block_flops(x))  # (1, Lc, dim)
 

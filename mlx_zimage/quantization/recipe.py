@@ -22,6 +22,7 @@ Quantize = Literal[3, 4, 5, 6, 8, "mxfp4", "mxfp8", "nvfp4"]
 WIDTH_MULTIPLE = 64  # MLX's kernels take no narrower multiple, whatever the group
 MODES = {"mxfp4": 4, "mxfp8": 8, "nvfp4": 4}
 BITS = (3, 4, 5, 6, 8)
+CALIBRATED_BITS = 2
 CHOICES: tuple[int | str, ...] = (*BITS, *MODES)
 SEARCHED_BITS = 6  # and below; at 8 bits a search gains nothing
 
@@ -33,8 +34,13 @@ class Quantization:
     packing: Packing
 
     @classmethod
-    def parse(cls, value: int | str, group_size: int | None = None) -> "Quantization":
-        if type(value) is int and value in BITS:
+    def parse(
+        cls, value: int | str, group_size: int | None = None, *, calibrated: bool = False
+    ) -> "Quantization":
+        """Read a number of bits or a mode. 2 bits are for weights that are `calibrated`."""
+        if value == CALIBRATED_BITS and type(value) is int and not calibrated:
+            raise RequestError("2 bits leave no picture unless calibrated; see convert --calibrate")
+        if type(value) is int and (value in BITS or value == CALIBRATED_BITS):
             mode, bits = "affine", value
         elif isinstance(value, str) and value in MODES:
             mode, bits = value, MODES[value]

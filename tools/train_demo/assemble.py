@@ -1,13 +1,20 @@
 """From what the training wrote to the checkpoint that is shipped: bfloat16, the official layout."""
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
+from mlx_zimage.convert.samples import LISTED
+
 from .architecture import SCHEDULER
+from .captions import caption
+from .scenes import random_scene
+
+PROMPTS, SEED = 96, 3
 
 CLASSES = {
     "transformer": ("diffusers", "ZImageTransformer2DModel"),
@@ -40,6 +47,18 @@ def assemble(trained: Path, demo: Path) -> None:
     scheduler = {"_class_name": CLASSES["scheduler"][1], **SCHEDULER}
     _write(demo / "scheduler/scheduler_config.json", scheduler)
     _write(demo / "model_index.json", {"_class_name": "ZImagePipeline", **CLASSES})
+    write_prompts(demo)
+
+
+def write_prompts(demo: Path) -> None:
+    """Write prompts to calibrate with: of scenes that were trained on, every third in Chinese."""
+    generator = random.Random(SEED)
+    lines: list[str] = []
+    while len(lines) < PROMPTS:
+        scene = random_scene(generator)
+        if not scene.held_out:
+            lines.append(caption(scene, generator, "zh" if len(lines) % 3 == 2 else "en"))
+    (demo / LISTED).write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
