@@ -29,7 +29,7 @@ class Streamed:
         read: Callable[..., Arrays],
         modulation: str | None = None,
     ):
-        self._block, self._read, self._modulation = block, read, modulation
+        self.block, self._read, self._modulation = block, read, modulation
         self._empty = tree_map(lambda array: array, block.parameters())
 
     def __call__(self, *args: Any) -> mx.array:
@@ -43,22 +43,30 @@ class Streamed:
         """Yield the block with its weights, to be called several times."""
         self._load(lambda key: not self._modulates(key))
         try:
-            yield self._block
+            yield self.block
         finally:
-            self._block.update(self._empty)
+            self.block.update(self._empty)
 
     def modulate(self, time: mx.array) -> Modulation:
         self._load(lambda key: any(name in key for name in MODULATED))
-        out: Modulation = self._block.modulate(time)
+        out: Modulation = self.block.modulate(time)
         mx.eval(out.arrays)
-        self._block.update(self._empty)
+        self.block.update(self._empty)
         return out
+
+    def with_block(self, block: nn.Module, changed: Callable[[Arrays], Arrays]) -> "Streamed":
+        """Return one that fills `block` with what `changed` makes of the arrays that are read."""
+
+        def read(**how: Any) -> Arrays:
+            return changed(self._read(**how))
+
+        return Streamed(block, read, self._modulation)
 
     def _modulates(self, key: str) -> bool:
         return self._modulation is not None and self._modulation in key
 
     def _load(self, is_wanted: Callable[[str], bool]) -> None:
-        self._block.update(tree_unflatten(self._read(is_wanted=is_wanted)))
+        self.block.update(tree_unflatten(self._read(is_wanted=is_wanted)))
 
 
 class StreamedEmbedding:

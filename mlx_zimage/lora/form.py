@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
+from ..models.layers.evaluation import evaluate
 from ..models.layers.slot import Slot
 
 
@@ -86,7 +87,11 @@ def f32(array: mx.array) -> mx.array:
     return array.astype(mx.float32)
 
 
-def evaluated(array: mx.array) -> mx.array:
-    """Evaluate an array that will be kept, as other threads cannot use this thread's stream."""
-    mx.eval(array)
+def ready(array: mx.array, dtype: mx.Dtype) -> mx.array:
+    """Return an array in a type, evaluated now, so that it can stay in memory.
+
+    Other threads could not evaluate it later, as it would be on this thread's stream.
+    """
+    array = array.astype(dtype)
+    evaluate(array)
     return array

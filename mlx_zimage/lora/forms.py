@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..models.layers.slot import Slot
-from .form import Base, Form, Parts, Prepared, evaluated, f32, times, total
+from .form import Base, Form, Parts, Prepared, f32, ready, times, total
 from .rotations import Butterfly, Floats, InputRotation, OutputRotation, host
 
 __all__ = [
@@ -57,7 +57,7 @@ class LowRank(Form):
         return len(self.down)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        down, up = self.down.astype(dtype), self.up.astype(dtype)
+        down, up = ready(self.down, dtype), ready(self.up, dtype)
         return lambda x, _: Parts(None, times(x @ down.T, up.T, self.scale * strength))
 
     def merged(self, weight: mx.array) -> mx.array:
@@ -123,9 +123,9 @@ class Kronecker(Form):
         return ranks[-1] if ranks else None
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        w1 = (_full(self.w1) * (self.scale * strength)).astype(dtype)
+        w1 = ready(_full(self.w1) * (self.scale * strength), dtype)
         factors = self.w2 if isinstance(self.w2, tuple) else (self.w2,)
-        w2 = [factor.astype(dtype) for factor in reversed(factors)]
+        w2 = [ready(factor, dtype) for factor in reversed(factors)]
         start, stop = self.span or (0, None)
 
         def added(x: mx.array, _: Base) -> Parts:
@@ -165,7 +165,7 @@ class Glora(Form):
         return len(self.a2)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        a1, a2, b1, b2 = (a.astype(dtype) for a in (self.a1, self.a2, self.b1, self.b2))
+        a1, a2, b1, b2 = (ready(a, dtype) for a in (self.a1, self.a2, self.b1, self.b2))
         factor = self.scale * strength
 
         def added(x: mx.array, _: Base) -> Parts:
@@ -189,7 +189,7 @@ class Dense(Form):
     diff: mx.array  # (out, in)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        diff = self.diff.astype(dtype)
+        diff = ready(self.diff, dtype)
         return lambda x, _: Parts(None, times(x, diff.T, strength))
 
     def merged(self, weight: mx.array) -> mx.array:
@@ -206,7 +206,7 @@ class Replacement(Form):
     weight: mx.array  # (out, in)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        weight = self.weight.astype(dtype)
+        weight = ready(self.weight, dtype)
 
         def added(x: mx.array, base: Base) -> Parts:
             return Parts(None, mx.addmm(base(), x, weight.T, strength, -strength))
@@ -236,9 +236,9 @@ class Magnitude(Form):
         """Measure V's lengths, by the weights that run, and compute with their quotients."""
         lengths = self._lengths(layer.rows, len(layer.weight))
         quotients = host(self.magnitude).reshape(-1) / lengths
-        gain = evaluated(mx.array((strength * (quotients - 1)).astype(np.float32)).astype(dtype))
+        gain = ready(mx.array((strength * (quotients - 1)).astype(np.float32)), dtype)
         if self.axis == "columns":
-            factors = evaluated(mx.array(quotients.astype(np.float32)).astype(dtype))
+            factors = ready(mx.array(quotients.astype(np.float32)), dtype)
             inner = self.inner.prepare(layer, dtype, strength)
 
             def of_columns(x: mx.array, _: Base) -> Parts:
@@ -248,7 +248,7 @@ class Magnitude(Form):
                 return Parts(moved if before is None else moved + before, after)
 
             return of_columns
-        factors = evaluated(mx.array((strength * quotients).astype(np.float32)).astype(dtype))
+        factors = ready(mx.array((strength * quotients).astype(np.float32)), dtype)
         inner = self.inner.prepare(layer, dtype)
 
         def of_rows(x: mx.array, base: Base) -> Parts:
@@ -299,9 +299,13 @@ class Change:
     bias: mx.array | None = None  # added
 
     @property
+    def arrays(self) -> list[mx.array]:
+        form = [] if self.form is None else [*self.form.arrays]
+        return form if self.bias is None else [*form, self.bias]
+
+    @property
     def nbytes(self) -> int:
-        form = 0 if self.form is None else self.form.nbytes
-        return form + (0 if self.bias is None else self.bias.nbytes)
+        return sum(array.nbytes for array in self.arrays)
 
 
 @dataclass(frozen=True)
@@ -310,6 +314,10 @@ class VectorChange:
 
     values: mx.array
     replaces: bool = False  # else the values are added
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        return [self.values]
 
     @property
     def nbytes(self) -> int:

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..models.layers.slot import Slot
-from .form import Base, Form, Parts, Prepared, evaluated, f32
+from .form import Base, Form, Parts, Prepared, f32, ready
 
 Floats = np.ndarray
 
@@ -30,7 +30,7 @@ class OutputRotation(Form):
         if self.rescale is not None:
             scales = f32(self.rescale).reshape(len(turn), 1, -1)
             turn = turn * scales + (scales - 1) * mx.eye(turn.shape[-1])
-        turn = (strength * turn).astype(dtype)
+        turn = ready(strength * turn, dtype)
         return lambda _, base: Parts(None, _blockwise(base(), turn))
 
     def merged(self, weight: mx.array) -> mx.array:
@@ -45,7 +45,7 @@ class OutputRotation(Form):
     def _turn(self) -> mx.array:
         """R - I, float32."""
         most = self.constraint * prod(self.blocks.shape[:2])
-        return _kept(cayley(self.blocks, most))
+        return _float32(cayley(self.blocks, most))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Butterfly(Form):
     rescale: mx.array | None = None  # (out, 1)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        turns = self._turns.astype(dtype)
+        turns = ready(self._turns, dtype)
 
         def added(_: mx.array, base: Base) -> Parts:
             y = base()
@@ -85,7 +85,7 @@ class Butterfly(Form):
     def _turns(self) -> mx.array:
         """R^T - I of each stage, float32."""
         most = self.constraint * prod(self.blocks.shape[1:3])
-        return _kept(cayley(self.blocks, most).swapaxes(-1, -2))
+        return _float32(cayley(self.blocks, most).swapaxes(-1, -2))
 
     def _gathered(self, y: mx.array, stage: int, turn: mx.array) -> mx.array:
         """Turn blocks of numbers that lie 2^stage b/2 apart in the last axis of y."""
@@ -109,7 +109,7 @@ class InputRotation(Form):
     scaled: bool = False  # whether the numbers are divided by 2 sqrt(b - 1)
 
     def prepare(self, layer: Slot, dtype: mx.Dtype, strength: float = 1.0) -> Prepared:
-        turn = (strength * self._turn).astype(dtype)
+        turn = ready(strength * self._turn, dtype)
         return lambda x, _: Parts(_blockwise(x, turn), None)
 
     def merged(self, weight: mx.array) -> mx.array:
@@ -121,11 +121,11 @@ class InputRotation(Form):
     @cached_property
     def _turn(self) -> mx.array:
         """R - I, float32."""
-        return _kept(neumann(self.upper, self.block, self.scaled))
+        return _float32(neumann(self.upper, self.block, self.scaled))
 
 
-def _kept(turn: Floats) -> mx.array:
-    return evaluated(mx.array(turn.astype(np.float32)))
+def _float32(turn: Floats) -> mx.array:
+    return ready(mx.array(turn.astype(np.float32)), mx.float32)
 
 
 def _blockwise(x: mx.array, turn: mx.array) -> mx.array:

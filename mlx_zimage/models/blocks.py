@@ -32,6 +32,9 @@ FINAL_NORM_EPS = 1e-6
 MODULATED = ("adaLN_modulation", "attention_norm", "ffn_norm")
 """Beginnings of the keys that `modulate` reads of a block."""
 
+SCALED = ("attention.to_out.0", "feed_forward.w2")
+"""Ends of the paths of layers whose outputs are `headroom` times as large."""
+
 HEADROOM = 2.0**-8  # a power of two costs no digits, but below 2^-6, where float16 thins out
 
 
