@@ -32,6 +32,8 @@ from .generation.encode import PromptTruncatedWarning
 from .hub.locate import locate
 from .images.aspect import size_for_aspect
 from .images.files import read_metadata, save_picture, save_png
+from .lora.loras import AppliedLora
+from .lora.source import Lora
 from .memory.estimate import Estimate
 from .replay import Replay, replay
 from .request import Options, Request
@@ -67,6 +69,7 @@ _LATER = {
 """Names by the module that holds them, which is imported when one is first used."""
 
 __all__ = [
+    "AppliedLora",
     "Calibrated",
     "Capabilities",
     "CheckpointError",
@@ -79,6 +82,7 @@ __all__ = [
     "Estimate",
     "Event",
     "Finished",
+    "Lora",
     "LoraError",
     "LoraInfo",
     "Nag",

@@ -1,11 +1,13 @@
 """The facts about a loaded model that a program shows or limits its controls by."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from . import device
 from .checkpoint.checkpoint import Checkpoint
 from .generation.plan import Planner
 from .memory.store import Store
+from .version import __version__
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Capabilities:
     quantize: int | str | None
     memory: str
     device_memory: int  # bytes
+    loras: tuple[str, ...] = ()  # those that act, as FILE:SCALE
 
 
 def capabilities(
@@ -47,4 +50,23 @@ def capabilities(
         quantize=quantize,
         memory=store.memory,
         device_memory=device.memory(),
+        loras=tuple(f"{lora.source}:{lora.scale:g}" for lora in store.loras.applied),
     )
+
+
+def describe(
+    checkpoint: Checkpoint, store: Store, quantize: int | str | None, name: str
+) -> dict[str, Any]:
+    """Return what the metadata of a picture says about the model that made it."""
+    from importlib.metadata import version  # slow to import
+
+    about = {
+        "model": name,
+        "identity": checkpoint.identity,
+        "dtype": store.dtype,
+        "quantize": quantize,
+        "mlx_zimage": __version__,
+        "mlx": version("mlx"),
+    }
+    loras = [lora.to_dict() for lora in store.loras.applied]
+    return {**about, "loras": loras} if loras else about

@@ -5,16 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from .capabilities import Capabilities, capabilities
+from .capabilities import Capabilities, capabilities, describe
 from .checkpoint.checkpoint import Checkpoint
-from .checkpoint.identity import identity
 from .dtypes import Dtype
 from .events import Downloaded, Event, Result, Written
 from .generation.job import Job
 from .generation.plan import Planner
 from .generation.preview import Previewer
 from .generation.run import Run
-from .loading import Loading
+from .loading import Loading, LoadOptions, finish
+from .lora.loras import AppliedLora, Loras
+from .lora.source import Lora
 from .memory.estimate import Estimate
 from .memory.store import Memory, Store
 from .models.activations import Workload
@@ -22,7 +23,6 @@ from .process import check_process
 from .prompt.embeddings import Embeddings
 from .quantization.recipe import Quantize
 from .request import Options, PromptOptions, Request
-from .version import __version__
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -42,6 +42,7 @@ class ZImage:
         quantize: int | str | None = None,
         name: str = "",
         previewer: Previewer | None = None,
+        loras: Loras | None = None,
     ):
         self._checkpoint = checkpoint
         self._store = store
@@ -50,7 +51,7 @@ class ZImage:
         self._embeddings = Embeddings()
         self._previewer = previewer or Previewer(checkpoint, store)
         self._name = name or checkpoint.path.name
-        self._identity: str | None = None
+        self._loras = loras or Loras(checkpoint)
 
     @classmethod
     def load(
@@ -59,7 +60,8 @@ class ZImage:
         *,
         quantize: Quantize | None = None,
         dtype: Dtype | None = None,
-        loras: Sequence[str] = (),
+        loras: Sequence[str | Path | Lora] = (),
+        lora_folder: str | Path | None = None,
         memory: Memory = "auto",
         download: bool = False,
         revision: str | None = None,
@@ -72,50 +74,41 @@ class ZImage:
         what it lacks from Turbo, which must be on this machine. Nothing is downloaded unless
         `download` is true. A large model is quantized once: the copy is kept on disk and used
         again, unless `keep_copy` is false. `dtype` defaults to the device's fast type.
-        `preview_decoder` is a TAEF1 file for `Step.preview`.
+        `preview_decoder` is a TAEF1 file for `Step.preview`. `loras` are as for `set_loras`, and
+        `lora_folder` is where they are known by name.
         """
-        checkpoint, store, previewer = Loading(
-            source, quantize, dtype, loras, memory, download, revision, keep_copy, preview_decoder
-        ).finish()
-        return cls(checkpoint, store, quantize, str(source), previewer)
+        weights = source, quantize, dtype, loras, lora_folder, memory
+        return cls(*Loading(*weights, download, revision, keep_copy, preview_decoder).finish())
 
     @classmethod
     def loading(
         cls,
         source: str | Path = "turbo",
         *,
-        quantize: Quantize | None = None,
-        dtype: Dtype | None = None,
-        memory: Memory = "auto",
-        download: bool = False,
-        revision: str | None = None,
-        keep_copy: bool = True,
-        preview_decoder: str | Path | None = None,
         requests: Sequence[Request] = (),
+        **options: "Unpack[LoadOptions]",
     ) -> Generator[Downloaded | Written, None, "ZImage"]:
         """Load as events, and return the model. `requests` are judged before a copy is written."""
-        checkpoint, store, previewer = yield from Loading(
-            source, quantize, dtype, (), memory, download, revision, keep_copy, preview_decoder
-        ).run(requests)
-        return cls(checkpoint, store, quantize, str(source), previewer)
+        return cls(*(yield from Loading(source, **options).run(requests)))
+
+    def set_loras(self, loras: Sequence[str | Path | Lora], *, download: bool = False) -> None:
+        """Draw with these LoRAs, such as "FILE:0.8", from the next generation on.
+
+        If one cannot be used, nothing changes. A running generation goes on as it began.
+        """
+        self._store.put(finish(self._loras.choosing(loras, download=download)))
+
+    @property
+    def loras(self) -> tuple[AppliedLora, ...]:
+        """The LoRAs that the next generation draws with."""
+        return self._store.loras.applied
 
     def capabilities(self) -> Capabilities:
         return capabilities(self._checkpoint, self._planner, self._store, self._quantize)
 
     def describe(self) -> dict[str, Any]:
         """Return what the metadata of a picture says about the model that made it."""
-        from importlib.metadata import version  # slow to import
-
-        if self._identity is None:
-            self._identity = identity(self._checkpoint)
-        return {
-            "model": self._name,
-            "identity": self._identity,
-            "dtype": self._store.dtype,
-            "quantize": self._quantize,
-            "mlx_zimage": __version__,
-            "mlx": version("mlx"),
-        }
+        return describe(self._checkpoint, self._store, self._quantize, self._name)
 
     @overload
     def generate(self, prompt: str, **options: "Unpack[Options]") -> Result: ...
@@ -176,6 +169,7 @@ class ZImage:
     def unload(self) -> None:
         """Free the weights. The next generation loads them again; a running one goes on."""
         self._store.clear()
+        self._loras.clear()
         self._embeddings.clear()
         self._previewer.clear()
 
@@ -189,10 +183,14 @@ class ZImage:
         return self._planner.plan(request)
 
     def _workload(self, run: Run) -> Workload:
-        return replace(run.workload, encodes=any(t not in self._embeddings for t in run.tokens))
+        embeddings = self._embeddings.under(self._store.loras.key("text_encoder"))
+        return replace(run.workload, encodes=any(text not in embeddings for text in run.tokens))
 
     def _events(self, runs: Sequence[Run]) -> Generator[Event, None, None]:
         check_process()
         self._store.check_room([self._workload(run) for run in runs])
-        shared = self._checkpoint, self._store, self._embeddings, self._previewer
-        return Job(runs, *shared, self.describe()).events()
+        store = self._store.as_now()
+        embeddings = self._embeddings.under(store.loras.key("text_encoder"))
+        shared = self._checkpoint, store, embeddings, self._previewer
+        about = describe(self._checkpoint, store, self._quantize, self._name)
+        return Job(runs, *shared, about).events()

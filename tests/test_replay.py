@@ -11,7 +11,6 @@ from PIL import Image
 
 from mlx_zimage import Request, Result, ZImage, replay, save_picture
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
-from mlx_zimage.checkpoint.identity import identity
 from tests.checkpoint.broken import copy, shards
 
 SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 2}
@@ -69,13 +68,13 @@ def test_another_model_is_told(
 
 def test_identity_sees_changed_weights(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy(checkpoint("small"), tmp_path / "ck")
-    before = identity(Checkpoint.open(folder))
-    assert before == identity(Checkpoint.open(checkpoint("small")))
+    before = Checkpoint.open(folder).identity
+    assert before == Checkpoint.open(checkpoint("small")).identity
     (file, *_) = shards(folder / "vae")
     weights = mx.load(str(file))
     assert isinstance(weights, dict)
     mx.save_safetensors(str(file), {key: array * 1.001 for key, array in weights.items()})
-    assert identity(Checkpoint.open(folder)) != before
+    assert Checkpoint.open(folder).identity != before
 
 
 def test_a_request_with_pictures_in_it(tmp_path: Path) -> None:

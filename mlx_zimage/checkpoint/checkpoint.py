@@ -29,6 +29,7 @@ from ..weights.tensor import Packings, Tensors, stored
 from . import assemble
 from .components import COMPONENTS, Component
 from .files import read_files
+from .identity import identity
 
 BASE = "turbo"
 """The checkpoint that files take the components they lack from, unless another is named."""
@@ -181,6 +182,14 @@ class Checkpoint:
             return None
         (usual, _), *_ = packings.most_common(1)
         return usual.bits if usual.mode == "affine" else usual.mode
+
+    @cached_property
+    def identity(self) -> str:
+        """A short hash of all weight files."""
+        places = (
+            t.place[0] for stored in self.components.values() for t in stored.tensors.values()
+        )
+        return identity(map(Path, places))
 
     @property
     def scheduler_file(self) -> Path:

@@ -10,19 +10,13 @@ from pathlib import Path
 
 from ..errors import CheckpointError
 from ..files import AGAIN
-from .checkpoint import Checkpoint
 
 SAMPLES, SAMPLE = 16, 4096  # how many, and bytes of each
 
 
-def identity(checkpoint: Checkpoint) -> str:
-    """Return a short hash of all weight files of a checkpoint, whatever their names and places."""
-    files = {
-        Path(tensor.place[0])
-        for stored in checkpoint.components.values()
-        for tensor in stored.tensors.values()
-    }
-    return _combined(_of_file(file) for file in files if file.is_file())
+def identity(files: Iterable[Path]) -> str:
+    """Return a short hash of weight files, whatever their names and places."""
+    return _combined(_of_file(file) for file in {*files} if file.is_file())
 
 
 def _of_file(file: Path) -> str:

@@ -78,8 +78,6 @@ class Remote:
 
 def look_up(source: str | Path, revision: str | None = None) -> Remote:
     """Ask the Hub which files `ZImage.load(source)` needs."""
-    from huggingface_hub import HfApi
-
     check_revision(revision)
     if local(source) is not None:
         raise RequestError(f"{quote(source)} is on this machine; there is nothing to download")
@@ -87,22 +85,30 @@ def look_up(source: str | Path, revision: str | None = None) -> Remote:
     if offline():
         raise DownloadError(f"{repo} cannot be downloaded: {advice(repo, revision)}")
     try:
-        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
-        files = [
-            File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
-            for entry in info.siblings or []
-        ]
+        commit, files = list_files(repo, revision)
         names = [file.name for file in files]
-        index = _model_index(repo, info.sha) if info.sha and MODEL_INDEX in names else {}
+        index = _model_index(repo, commit) if commit and MODEL_INDEX in names else {}
     except Exception as error:  # each version of the library raises those of its own HTTP client
-        raise _failure(repo, revision, error) from error
+        raise failure(repo, revision, error) from error
     needed = _needed(names, components(index) or _component_folders(names))
-    if info.sha is None or not any(name.endswith(".safetensors") for name in needed):
+    if commit is None or not any(name.endswith(".safetensors") for name in needed):
         raise DownloadError(
             f"{repo} is no checkpoint in the official layout (folders with config.json and "
             f"weights); fetch the file you want (hf download {repo} FILE) and give its path"
         )
-    return Remote(repo, revision, info.sha, tuple(f for f in files if f.name in needed))
+    return Remote(repo, revision, commit, tuple(f for f in files if f.name in needed))
+
+
+def list_files(repo: str, revision: str | None) -> tuple[str | None, list[File]]:
+    """Return the commit and the files of a repo, as the Hub lists them."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
+    files = [
+        File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
+        for entry in info.siblings or []
+    ]
+    return info.sha, files
 
 
 def fetching(
@@ -131,6 +137,12 @@ def download(source: str | Path, revision: str | None = None) -> Generator[Downl
 
 def fetch(remote: Remote) -> Generator[Downloaded, None, Path]:
     """Fetch the files of `remote` that are not on this machine, and return their folder."""
+    yield from transfer(remote)
+    return cached(remote.repo, remote.branch)
+
+
+def transfer(remote: Remote) -> Generator[Downloaded, None, None]:
+    """Fetch the files of `remote` that are not on this machine."""
     missing = remote.missing()
     size = sum(file.size for file in missing)
     _check_disk(remote.repo, size)
@@ -146,19 +158,18 @@ def fetch(remote: Remote) -> Generator[Downloaded, None, Path]:
                 yield Downloaded(file.name, done + count, remote.size)
         done += file.size if file in missing else 0
         yield Downloaded(file.name, done, remote.size)
-    return cached(remote.repo, remote.branch)
 
 
 def _fetch_file(remote: Remote, file: File, by_branch: bool) -> Generator[int, None, None]:
     """Yield the number of bytes so far; compare the file's hash with the Hub's at the end."""
-    transfer = Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)
+    moving = Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)
     try:
-        yield from transfer.progress()
+        yield from moving.progress()
     finally:
-        transfer.stop()
-    if transfer.error is not None:
-        raise _failure(remote.repo, remote.branch, transfer.error) from transfer.error
-    path = Path(transfer.path)
+        moving.stop()
+    if moving.error is not None:
+        raise failure(remote.repo, remote.branch, moving.error) from moving.error
+    path = Path(moving.path)
     if file.sha256 is not None and digest(path) != file.sha256:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
@@ -227,13 +238,17 @@ def _form(name: str) -> str | None:
     return None if match is None else match["form"] or ""
 
 
-def _failure(repo: str, revision: str | None, error: BaseException) -> DownloadError:
+def failure(
+    repo: str, revision: str | None, error: BaseException, again: str | None = None
+) -> DownloadError:
     """Return an error that says in one line what happened and what to do."""
     if type(error).__name__ == "LocalEntryNotFoundError" and error.__cause__ is not None:
         error = error.__cause__  # what kept the library from reaching the Hub
     status = getattr(getattr(error, "response", None), "status_code", None)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    again = f"try again later: {command(repo, revision)} (the model demo needs no download)"
+    again = (
+        again or f"try again later: {command(repo, revision)} (the model demo needs no download)"
+    )
     if type(error).__name__ == "RevisionNotFoundError":
         return DownloadError(f"{repo} has no revision {revision!r}; leave it out, or name another")
     if status in (401, 403):

@@ -58,9 +58,10 @@ class LayerChanges:
         self._ready: dict[mx.Dtype, Ready] = {}
 
     def __call__(self, x: mx.array, layer: Slot) -> mx.array:
-        if x.dtype not in self._ready:
-            self._ready[x.dtype] = self._prepared(layer, x.dtype)
-        forms, pair, bias = self._ready[x.dtype]
+        prepared = self._ready.get(x.dtype)  # another thread may clear them at any time
+        if prepared is None:
+            prepared = self._ready[x.dtype] = self._prepared(layer, x.dtype)
+        forms, pair, bias = prepared
         base = _once(lambda: layer.product(x))
         parts = [form(x, base) for form in forms]
         before = [part.before for part in parts if part.before is not None]
@@ -73,6 +74,12 @@ class LayerChanges:
     def clear(self) -> None:
         """Free what was computed for the weights that ran."""
         self._ready.clear()
+
+    def nbytes(self, dtype: mx.Dtype) -> int:
+        """Return the bytes of its arrays, and of their joined or converted copies."""
+        arrays = [array for change, _ in self._changes for array in change.arrays]
+        copied = [a for a in arrays if a.dtype != dtype or len(self._changes) > 1]
+        return sum(a.nbytes for a in arrays) + sum(a.size * dtype.size for a in copied)
 
     def _prepared(self, layer: Slot, dtype: mx.Dtype) -> Ready:
         pairs, forms, bias = list[tuple[LowRank, float]](), list[Prepared](), None
@@ -137,7 +144,14 @@ class Attached:
                     scaled = component == "transformer" and path.endswith(SCALED)
                     self._layers[component][path] = LayerChanges(several, scaled)
         mx.eval(arrays)  # here, as other threads cannot use this thread's stream
-        self.nbytes = sum(array.nbytes for array in arrays)
+
+    def nbytes(self, dtypes: Mapping[str, mx.Dtype]) -> int:
+        """Return the bytes of all arrays, as stored and as components of these types use them."""
+        total = 0
+        for component, layers in self._layers.items():
+            for layer in layers.values():
+                total += layer.nbytes(dtypes[component])
+        return total
 
     def changes(self, component: str) -> bool:
         """Return whether a component is changed at all."""

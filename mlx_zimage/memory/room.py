@@ -7,7 +7,7 @@ from .. import device
 from ..checkpoint.checkpoint import Checkpoint
 from ..errors import OutOfMemoryError
 from ..models.activations import Workload
-from .estimate import TOLERANCE, Estimate, WeightBytes, estimate
+from .estimate import PHASES, TOLERANCE, Estimate, WeightBytes, estimate
 
 SHARE = 0.85
 """The share of the device's memory that memory="auto" plans with."""
@@ -22,9 +22,18 @@ class Room:
         self, checkpoint: Checkpoint, weights: Mapping[str, WeightBytes], modes: Sequence[str]
     ):
         self._checkpoint, self._weights, self._modes = checkpoint, weights, modes
+        self._adapters = 0
+
+    def beside(self, adapters: int) -> "Room":
+        """Return the room beside adapters of so many bytes, which stay in memory."""
+        room = Room(self._checkpoint, self._weights, self._modes)
+        room._adapters = adapters
+        return room
 
     def estimate(self, memory: str, workload: Workload) -> Estimate:
-        return estimate(self._checkpoint, self._weights, memory, workload)
+        weights = estimate(self._checkpoint, self._weights, memory, workload)
+        peaks = {phase: getattr(weights, phase) for phase in PHASES}
+        return Estimate(memory, **{p: n + self._adapters if n else 0 for p, n in peaks.items()})
 
     def choose(self) -> str:
         """Return the first mode in which a picture of the default size leaves room, or the last."""
@@ -38,12 +47,13 @@ class Room:
     def check_weights(self, memory: str) -> None:
         """Refuse weights that cannot fit, before any of them is read."""
         sizes = [weights.total for weights in self._weights.values()]
-        needed = {"resident": sum(sizes), "staged": max(sizes)}.get(memory, 0)
+        needed = {"resident": sum(sizes), "staged": max(sizes)}.get(memory, 0) + self._adapters
         if needed <= device.memory():
             return
-        staged = f"memory='staged' takes {gigabytes(max(sizes))}, "
+        staged = f"memory='staged' takes {gigabytes(max(sizes) + self._adapters)}, "
+        what = "the weights and the LoRAs" if self._adapters else "the weights"
         raise OutOfMemoryError(
-            f"the weights take {gigabytes(needed)} with memory={memory!r}, and this device has "
+            f"{what} take {gigabytes(needed)} with memory={memory!r}, and this device has "
             f"{gigabytes(device.memory())}; {staged if memory == 'resident' else ''}fewer bits "
             "take less, and a converted quantized checkpoint can be loaded with memory='low'"
         )

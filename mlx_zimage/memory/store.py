@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ from .. import linux
 from ..checkpoint.checkpoint import Checkpoint
 from ..dtypes import DTYPES, default_dtype
 from ..errors import RequestError
+from ..lora.loras import NONE, Chosen
 from ..models.activations import Workload
 from ..quantization.recipe import Quantization
 from .estimate import Estimate, WeightBytes
@@ -48,15 +50,18 @@ class Store:
             )
         dtypes = {n: stored.component.dtype(DTYPES[self.dtype]) for n, stored in components.items()}
         weights = {n: WeightBytes.of(components[n], dtypes[n], packings[n]) for n in components}
-        self._room = Room(checkpoint, weights, MODES if is_stored else MODES[:-1])
+        self._room = self._base_room = Room(checkpoint, weights, MODES if is_stored else MODES[:-1])
         self.memory = self._room.choose() if memory == "auto" else memory
         self._room.check_weights(self.memory)
+        self._dtypes = dtypes
         streamed = self.memory == "low"
         self._loaders = {
             name: partial(stored.load, dtypes[name], quantization, streamed=streamed)
             for name, stored in components.items()
         }
+        self.loras = NONE
         self._loaded: dict[str, Any] = {}
+        self._changed: dict[str, tuple[Chosen, Any]] = {}  # loaded components with LoRAs
         self._lock = threading.Lock()
 
     @property
@@ -69,12 +74,32 @@ class Store:
 
     def get(self, name: str) -> Any:
         """Return a component's module, loaded if need be; two threads never load it twice."""
+        attached = self.loras.attached
         if not self.shares:
-            return self._loaders[name]()
+            return attached.attach(name, self._loaders[name]())
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._loaders[name]()
-            return self._loaded[name]
+            if not attached.changes(name):
+                return self._loaded[name]
+            loras, module = self._changed.get(name, (None, None))
+            if loras is not self.loras:
+                module = attached.attach(name, self._loaded[name])
+                self._changed[name] = self.loras, module
+            return module
+
+    def put(self, loras: Chosen) -> None:
+        """Let these LoRAs act from the next generation on, if there is room for them."""
+        room = self._base_room.beside(loras.attached.nbytes(self._dtypes))
+        room.check_weights(self.memory)
+        with self._lock:
+            self.loras, self._room = loras, room
+            self._changed.clear()
+
+    def as_now(self) -> "Store":
+        """Return this store with the LoRAs of this moment, whatever is put into it later."""
+        with self._lock:
+            return copy(self)
 
     def estimate(self, workload: Workload) -> Estimate:
         return self._room.estimate(self.memory, self._with_loaded(workload))
@@ -103,6 +128,8 @@ class Store:
     def clear(self) -> None:
         with self._lock:
             self._loaded.clear()
+            self._changed.clear()
+            self.loras.attached.clear()
         give_back()
 
     def _with_loaded(self, workload: Workload) -> Workload:

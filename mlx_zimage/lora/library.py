@@ -1,0 +1,100 @@
+"""The way from a LoRA's source to its path: a file, a name in a LoRA folder, or one on the Hub."""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from ..checks import path_text, reason
+from ..errors import DownloadError, LoraError
+from ..events import Downloaded
+from ..hub.single import HubFile
+from .file import CONFIG
+from .source import Lora
+
+VARIABLE = "MLX_ZIMAGE_LORAS"
+"""The environment variable with the LoRA folders, separated as in PATH."""
+ENDING = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Library:
+    """Folders in which LoRAs are known by their names."""
+
+    folders: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, folder: str | Path | None = None) -> "Library":
+        """Open a folder; those of the environment are looked into after it."""
+        named = [] if folder is None else [Path(folder).expanduser()]
+        for place in named:
+            if not place.is_dir():
+                raise LoraError(f"the LoRA folder {path_text(place)} is not there")
+        listed = os.environ.get(VARIABLE, "").split(os.pathsep)
+        return cls((*named, *(Path(text).expanduser() for text in listed if text)))
+
+    def locating(
+        self, source: str | Path, *, download: bool = False
+    ) -> Generator[Downloaded, None, Path]:
+        """Return the path of a LoRA, which is fetched from the Hub only if `download` is true."""
+        path = self.find(source)
+        if path is not None:
+            return path
+        remote = HubFile.parse(source) if isinstance(source, str) else None
+        if remote is None:
+            raise LoraError(f"no such LoRA: {path_text(source)}; {self._advice(str(source))}")
+        if (path := remote.cached()) is not None:
+            return path
+        if not download:
+            raise DownloadError(
+                f"{path_text(source)} is no file here, and not in the Hub's cache; allow the "
+                f"download of {remote} (--download), or correct the path"
+            )
+        return (yield from remote.fetching())
+
+    def find(self, source: str | Path) -> Path | None:
+        """Return the path of a LoRA on this machine, outside of the Hub's cache."""
+        try:
+            path = Path(source).expanduser()
+            if path.exists():
+                return path
+            for folder in self.folders:
+                for name in (str(source), f"{source}{ENDING}"):
+                    if (folder / name).exists():
+                        return folder / name
+        except (OSError, ValueError, RuntimeError) as error:  # too long, no such home
+            raise LoraError(f"no such LoRA: {path_text(source)}: {reason(error)}") from error
+        return None
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all LoRAs in the folders."""
+        for folder in self.folders:
+            for file in sorted([*folder.rglob(f"*{ENDING}"), *folder.rglob(CONFIG)]):
+                is_peft = file.name == CONFIG or (file.parent / CONFIG).exists()
+                name = (file.parent if is_peft else file).relative_to(folder).as_posix()
+                if file.name == CONFIG or not is_peft:
+                    yield name.removesuffix(ENDING)
+
+    def _advice(self, source: str) -> str:
+        """Name LoRAs that are nearly called so."""
+        folder = Path(source).parent
+        beside = [*folder.glob(f"*{ENDING}")] if folder.is_dir() else []
+        names = {file.name: str(file) for file in beside} | {name: name for name in self.names()}
+        near = get_close_matches(Path(source).name, names, 3) or get_close_matches(source, names, 3)
+        if near:
+            return "did you mean " + " or ".join(path_text(names[name]) for name in near) + "?"
+        return (
+            f"name a {ENDING} file, a folder of PEFT, owner/repo/file on the Hub, or a name in "
+            "the LoRA folder"
+        )
+
+
+def is_on_hub(library: Library, loras: Sequence[Lora]) -> bool:
+    """Return whether one of these LoRAs is named as one on the Hub."""
+    return any(
+        isinstance(lora.source, str)
+        and library.find(lora.source) is None
+        and HubFile.parse(lora.source) is not None
+        for lora in loras
+    )

@@ -1,0 +1,143 @@
+"""The LoRAs of a loaded model: read once, and put together whenever others are chosen."""
+
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checks import path_text
+from ..errors import LoraError
+from ..events import Downloaded
+from .adapter import Adapter
+from .attach import Attached
+from .file import CONFIG, WEIGHTS, lora_errors, lora_path
+from .library import Library
+from .source import Lora, read_loras
+from .targets import Targets, targets
+
+Stamp = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class AppliedLora:
+    """A LoRA that a model draws with, and what it changes."""
+
+    source: str  # as it was named
+    scale: float
+    family: str  # the program or the layout that the file comes from
+    kinds: tuple[str, ...]  # of its changes: LoRA, LoKr, DoRA, ...
+    hit: dict[str, tuple[int, int]]  # by kind of module: how many it changes, of how many
+    skipped: tuple[str, ...]  # parts of the file that have no effect, and why
+    ranks: tuple[int, ...]
+    trigger_words: tuple[str, ...]
+    sha256: str
+    nbytes: int  # in memory
+
+    @classmethod
+    def of(cls, lora: Lora, adapter: Adapter) -> "AppliedLora":
+        return cls(
+            str(lora.source),
+            lora.scale,
+            adapter.family,
+            adapter.kinds,
+            dict(adapter.hit),
+            adapter.skipped,
+            adapter.ranks,
+            adapter.metadata.trigger_words,
+            adapter.identity,
+            adapter.nbytes,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a picture's metadata says of it."""
+        return {"source": self.source, "scale": self.scale, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """LoRAs that act together."""
+
+    applied: tuple[AppliedLora, ...]
+    attached: Attached
+
+    def key(self, component: str) -> str:
+        """Return a text that differs wherever they change a component differently."""
+        if not self.attached.changes(component):
+            return ""
+        return " ".join(f"{lora.sha256}:{lora.scale!r}" for lora in self.applied)
+
+
+NONE = Chosen((), Attached(()))
+
+
+class Loras:
+    """The LoRAs of one checkpoint. Those that act, and acted before, stay in memory."""
+
+    def __init__(self, checkpoint: Checkpoint, library: Library | None = None):
+        self._checkpoint, self._library = checkpoint, library or Library.open()
+        self._targets: Targets | None = None
+        self._read: dict[Path, tuple[Stamp, Adapter]] = {}
+        self._before: set[Path] = set()
+        self._lock = threading.Lock()
+
+    def choosing(
+        self, loras: Sequence[str | Path | Lora], *, download: bool = False
+    ) -> Generator[Downloaded, None, Chosen]:
+        """Return the LoRAs, ready to act, or raise what is wrong with one of them."""
+        asked = read_loras(loras)
+        paths = []
+        for lora in asked:
+            paths.append((yield from self._library.locating(lora.source, download=download)))
+        with self._lock:
+            adapters = [self._adapter(path) for path in paths]
+            _check_different(asked, adapters)
+            recent = {*paths} | self._before
+            self._read = {path: read for path, read in self._read.items() if path in recent}
+            self._before = {*paths}
+        # Sorted, so that their order has no effect on rounding either.
+        pairs = sorted(
+            zip(asked, adapters, strict=True), key=lambda pair: (pair[1].identity, pair[0].scale)
+        )
+        attached = Attached([(adapter.changes, lora.scale) for lora, adapter in pairs])
+        applied = map(AppliedLora.of, asked, adapters)
+        return Chosen(tuple(applied), attached)
+
+    def clear(self) -> None:
+        """Free the files that were read. Those that act stay."""
+        with self._lock:
+            self._read.clear()
+
+    def _adapter(self, path: Path) -> Adapter:
+        stamp = tuple(_stamps(lora_path(path)))
+        known, adapter = self._read.get(path, ((), None))
+        if adapter is None or known != stamp:
+            if self._targets is None:
+                self._targets = targets(self._checkpoint)
+            adapter = Adapter.open(path, self._targets)
+            self._read[path] = stamp, adapter
+        return adapter
+
+
+def _stamps(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield the time and the size of each file of a LoRA."""
+    with lora_errors(path):
+        for file in [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]:
+            if file.exists():
+                state = file.stat()
+                yield state.st_mtime_ns, state.st_size
+
+
+def _check_different(loras: Sequence[Lora], adapters: Sequence[Adapter]) -> None:
+    places: dict[str, Lora] = {}
+    for lora, adapter in zip(loras, adapters, strict=True):
+        if adapter.identity in places:
+            other = places[adapter.identity]
+            names = {path_text(other.source), path_text(lora.source)}
+            verb = "are the same LoRA" if len(names) > 1 else "is listed twice"
+            raise LoraError(
+                f"{' and '.join(sorted(names))} {verb}; name it once, with one scale "
+                f"({other.scale + lora.scale:g} for both together)"
+            )
+        places[adapter.identity] = lora

@@ -1,0 +1,1 @@
+"""LoRAs on a loaded model: what they change, and that nothing else changes."""
