@@ -20,7 +20,6 @@ import mlx.core as mx
 import numpy as np
 
 from .. import device
-from ..checkpoint.identity import identity
 from ..checkpoint.streaming import Streamed
 from ..dtypes import DTYPES, default_dtype
 from ..errors import CheckpointError, OutOfMemoryError
@@ -75,7 +74,7 @@ def _prepare(folder: Path, conversion: Conversion, calibration: Calibration) -> 
         name: {path: [vars(p) for p in packings] for path, packings in layers.items()}
         for name, layers in calibration.candidates.items()
     }
-    request = [FORMAT, identity(conversion.checkpoint), listed, list(calibration.prompts)]
+    request = [FORMAT, conversion.checkpoint.identity, listed, list(calibration.prompts)]
     request += [conversion.dtype, default_dtype(), device.kind(), version("mlx")]
     wanted = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     file = folder / "request"
