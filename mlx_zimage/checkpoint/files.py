@@ -1,5 +1,6 @@
 """The components that lie in other programs' files, side by side or all in one."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from .components import COMPONENTS
 SUFFIXES = (".safetensors", ".gguf")
 SPLIT = "split_files"
 """The folder in which ComfyUI's repositories keep one folder for each component."""
+LORA = re.compile(
+    r"\.(lora_(A|B|down|up)|lora\.(down|up)|(lokr|hada)_w[12](_[ab])?|oft_R|oft_blocks)\b"
+)
+"""Parts of the keys of LoRA files."""
 
 
 def read_files(paths: Sequence[Path]) -> dict[str, Tensors]:
@@ -35,16 +40,28 @@ def _components_of(path: Path) -> Iterator[tuple[Path, dict[str, Tensors]]]:
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; name a weight file or a folder of them")
     if path.is_file():
-        held = _known(read_file(path))
+        tensors = read_file(path)
+        _refuse_lora(path, tensors)
+        held = _known(tensors)
         if not held:
             raise CheckpointError(f"{path} holds no component of Z-Image that its tensors show")
         yield path, held
         return
-    places = list(_weight_places(path))
-    held_by_place = [(place, _known(_read(place))) for place in places]
+    read = [(place, _read(place)) for place in _weight_places(path)]
+    held_by_place = [(place, _known(tensors)) for place, tensors in read]
     if not any(held for _, held in held_by_place):
-        raise CheckpointError(_no_checkpoint(path, places))
+        for place, tensors in read:
+            _refuse_lora(place, tensors)
+        raise CheckpointError(_no_checkpoint(path, [place for place, _ in read]))
     yield from held_by_place
+
+
+def _refuse_lora(place: Path, tensors: Tensors) -> None:
+    if any(LORA.search(key) for key in tensors):
+        raise CheckpointError(
+            f"{place} is a LoRA, which changes a model and is none; "
+            "load the model it is for, and give the file as one of loras"
+        )
 
 
 def _read(place: Path) -> Tensors:

@@ -1,6 +1,6 @@
 """The tensors of one module, held against the module's shape."""
 
-from ..checks import excerpt
+from ..errors import LoraError
 from ..weights.formats.fp8 import FORMATS
 from ..weights.safetensors import FLOATS, Entry
 from .group import Group, Shape
@@ -23,8 +23,7 @@ def fitting(group: Group) -> Reader | None:
         return None
     reader = reader_of(group)
     if reader is None and "diff_b" not in group.parts:
-        names = ", ".join(excerpt(entry.name, 120) for entry in group.parts.values())
-        raise group.error(f"has {names} and no tensor that they go with; the file is incomplete")
+        raise group.error(f"has {group.tails} and nothing they go with; the file is incomplete")
     shapes = {} if reader is None else dict(reader.shapes(group))
     if missing := [role for role in shapes if role not in group.parts]:
         group.dimension(missing[0], 0)  # raises
@@ -32,7 +31,7 @@ def fitting(group: Group) -> Reader | None:
     for role, entry in group.parts.items():
         allowed = [shapes[role]] if role in shapes else _beside(group, role, kind)
         if entry.shape not in allowed:
-            raise _misshapen(group, entry, allowed)
+            raise _misshapen(group, role, allowed)
         _check_type(group, role, entry)
     if all(role in group.parts for role in MAGNITUDES):
         raise group.error("must have one magnitude of DoRA, not two")
@@ -51,8 +50,9 @@ def _beside(group: Group, role: str, kind: str) -> list[Shape]:
         return [(rows,), (rows, 1)]
     if kind in WITH_MAGNITUDES and role == "dora_scale":
         return [(rows, 1), (1, columns), (rows,)]
-    name = excerpt(group.parts[role].name, 120)
-    raise group.error(f"has {name}, which does not go with its {kind}; the file is broken")
+    raise group.error(
+        f"has {group.tail(role)}, which does not go with its {kind}; the file is broken"
+    )
 
 
 def is_by_columns(group: Group) -> bool:
@@ -80,13 +80,14 @@ def _check_fused(group: Group, reader: Reader | None) -> None:
 def _check_norm(group: Group) -> None:
     roles = [role for role in group.parts if role in OF_NORMS]
     if others := [role for role in group.parts if role not in (*OF_NORMS, "alpha")]:
-        name = excerpt(group.parts[others[0]].name, 120)
-        raise group.error(f"is a norm, which {name} cannot change; the file is broken")
+        raise group.error(
+            f"is a norm, which {group.tail(others[0])} cannot change; the file is broken"
+        )
     if len(roles) != 1:
         raise group.error(f"is a norm, and must have one of {', '.join(OF_NORMS)}")
     entry = group.parts[roles[0]]
     if entry.shape != group.shape:
-        raise _misshapen(group, entry, [group.shape])
+        raise _misshapen(group, roles[0], [group.shape])
     _check_type(group, roles[0], entry)
 
 
@@ -94,14 +95,14 @@ def _check_type(group: Group, role: str, entry: Entry) -> None:
     allowed = {"alpha": ALPHAS, "scaled_oft": MARKS}.get(role, READABLE)
     if entry.dtype not in allowed:
         raise group.error(
-            f"has {excerpt(entry.name, 120)} of the type {entry.dtype}, which must be one of "
+            f"has {group.tail(role)} of the type {entry.dtype}, which must be one of "
             f"{', '.join(READABLE)}; save the file in one of them"
         )
 
 
-def _misshapen(group: Group, entry: Entry, allowed: list[Shape]) -> Exception:
+def _misshapen(group: Group, role: str, allowed: list[Shape]) -> LoraError:
     shapes = " or ".join(map(str, allowed))
     return group.error(
-        f"has {excerpt(entry.name, 120)} of the shape {entry.shape}, which must be {shapes}; "
+        f"has {group.tail(role)} of the shape {group.parts[role].shape}, which must be {shapes}; "
         "the file is for a model of another size, or broken"
     )

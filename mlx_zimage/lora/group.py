@@ -14,6 +14,8 @@ from .targets import Named
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 """The shapes that tensors must have, by their roles."""
+HALVES = {"down": "lora_A or lora_down", "up": "lora_B or lora_up"}
+"""Names of roles for people."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,25 @@ class Group:
         file = next(iter(self.parts.values())).file.path
         return LoraError(f"{path_text(file)}: the module {excerpt(self.module, 120)} {text}")
 
+    @property
+    def tails(self) -> str:
+        """The ends of its keys, for a message."""
+        return " and ".join(map(self.tail, self.parts))
+
+    def tail(self, role: str) -> str:
+        """Return the end of a tensor's key, for a message."""
+        return excerpt(self.parts[role].name.removeprefix(f"{self.module}."))
+
     def dimension(self, role: str, axis: int) -> int:
         """Return a size that a tensor decides, such as the rank; there must be one."""
         if role not in self.parts:
-            others = ", ".join(excerpt(entry.name, 120) for entry in self.parts.values())
-            raise self.error(f"lacks its {role!r}: it has {others} alone; the file is incomplete")
+            name = HALVES.get(role, role)
+            raise self.error(f"has {self.tails} and no {name}; the file is incomplete")
         entry = self.parts[role]
         if len(entry.shape) <= axis or entry.count == 0:
             raise self.error(
-                f"has {excerpt(entry.name, 120)} of the shape {entry.shape}, and a rank must be "
-                "at least 1; the file is broken"
+                f"has {self.tail(role)} of the shape {entry.shape}, and a rank must be at least 1; "
+                "the file is broken"
             )
         return entry.shape[axis]
 
