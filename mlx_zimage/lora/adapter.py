@@ -37,7 +37,7 @@ class Adapter:
         file = LoraFile.open(lora_path(path))
         judged = judge(file, targets)
         with lora_errors(file.path):
-            values = read(file, judged.groups)
+            values = read(judged.groups)
         changes, doubles = _settled(file, judged.groups, values)
         forms = [*_forms(changes)]
         dtypes = Counter(entry.dtype for entry in file.entries.values())

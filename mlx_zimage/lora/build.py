@@ -1,14 +1,12 @@
 """The numbers of a LoRA's file, made into changes of modules."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import mlx.core as mx
 import numpy as np
 
-from ..checks import excerpt
 from ..weights.formats.fp8 import FORMATS, read_scaled
 from ..weights.safetensors import Entry
-from .file import LoraFile
 from .fit import OF_NORMS, is_by_columns
 from .forms import Change, Form, LowRank, Magnitude, VectorChange
 from .group import Group, Values
@@ -24,38 +22,45 @@ WITHOUT_NUMBERS = ("alpha", "scaled_oft")
 Judged = tuple[Group, Reader | None]
 
 
-def read(file: LoraFile, groups: Sequence[Judged]) -> list[Values]:
+def read(groups: Sequence[Judged]) -> list[Values]:
     """Read all tensors side by side; an infinity or NaN that has an effect is refused."""
-    entries = [
-        entry
+    parts = [
+        {role: entry for role, entry in group.parts.items() if role not in WITHOUT_NUMBERS}
         for group, _ in groups
-        for role, entry in group.parts.items()
-        if role not in WITHOUT_NUMBERS
     ]
+    arrays = _arrays([entry for entries in parts for entry in entries.values()])
+    _check_finite(groups, arrays)
+    return [
+        Values({role: arrays[entry] for role, entry in entries.items()}, _alpha(group, reader))
+        for (group, reader), entries in zip(groups, parts, strict=True)
+    ]
+
+
+def _arrays(entries: Sequence[Entry]) -> dict[Entry, mx.array]:
+    """Read tensors of one file. 8-bit floats become bfloat16, which holds all of their numbers."""
     plain = [entry for entry in entries if entry.dtype not in FORMATS]
-    arrays = plain[0].file.read(plain) if plain else {}
-    # 8-bit floats are a subset of bfloat16's
-    arrays |= {
-        entry.name: read_scaled({entry.name: entry})[entry.name].read().astype(mx.bfloat16)
+    stored = plain[0].file.read(plain) if plain else {}
+    return {
+        entry: stored[entry.name] if entry.name in stored else _widened(entry).astype(mx.bfloat16)
         for entry in entries
-        if entry.dtype in FORMATS
     }
-    are_finite = mx.stack([mx.isfinite(arrays[entry.name]).all() for entry in entries])
-    all_values = []
-    for group, reader in groups:
-        names = {role: e.name for role, e in group.parts.items() if role not in WITHOUT_NUMBERS}
-        all_values.append(
-            Values({role: arrays[name] for role, name in names.items()}, _alpha(group, reader))
-        )
-    if broken := [
-        e for e, is_finite in zip(entries, np.array(are_finite), strict=True) if not is_finite
-    ]:
-        group = next(group for group, _ in groups if broken[0] in group.parts.values())
-        raise group.error(
-            f"has numbers in {excerpt(broken[0].name, 120)} that are infinite or NaN; "
-            "the training that wrote it has failed"
-        )
-    return all_values
+
+
+def _widened(entry: Entry) -> mx.array:
+    """Read a tensor of 8-bit floats, as float32."""
+    return read_scaled({entry.name: entry})[entry.name].read()
+
+
+def _check_finite(groups: Sequence[Judged], arrays: Mapping[Entry, mx.array]) -> None:
+    are_finite = np.array(mx.stack([mx.isfinite(array).all() for array in arrays.values()]))
+    if are_finite.all():
+        return
+    entry = [*arrays][int(np.argmin(are_finite))]
+    group, role = next((g, r) for g, _ in groups for r, e in g.parts.items() if e == entry)
+    raise group.error(
+        f"has numbers in {group.tail(role)} that are infinite or NaN; "
+        "the training that wrote it has failed"
+    )
 
 
 def build(
@@ -108,8 +113,5 @@ def _number(entry: Entry) -> float:
     if entry.dtype in NUMPY:
         raw = entry.file.bytes(entry.start, entry.stop - entry.start)
         return float(raw.view(NUMPY[entry.dtype])[0])
-    if entry.dtype in FORMATS:
-        array = read_scaled({entry.name: entry})[entry.name].read()
-    else:
-        array = entry.rows(0, 1).astype(mx.float32)
-    return float(np.array(array).reshape(()))
+    array = _widened(entry) if entry.dtype in FORMATS else entry.rows(0, 1)
+    return float(np.array(array.astype(mx.float32)).reshape(()))
