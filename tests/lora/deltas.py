@@ -272,7 +272,7 @@ def input_rotation(
 
 def added(put: Put, rng: Random, shape: tuple[int, ...], tail: str, size: float = 1.0) -> Merge:
     """A dense difference, of a weight, a bias or a norm."""
-    deviation = size * (shape[1] ** -0.5 if len(shape) > 1 else 0.3)
+    deviation = size * (shape[1] ** -0.5 if len(shape) > 1 else 0.5)
     return _plus(put(tail, rng.normal(0, deviation, shape)))
 
 

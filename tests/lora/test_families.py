@@ -3,8 +3,9 @@
 Errors are relative to the adapter's effect, adapted less base, on the tiny random checkpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.lora.adapter import Adapter
+from mlx_zimage.lora.attach import Attached
 from mlx_zimage.lora.forms import VectorChange
 from mlx_zimage.lora.targets import Targets, targets
+from mlx_zimage.quantization.recipe import Quantization
 from tests.make_checkpoint import KINDS, models, official_shapes, random_tensors
 from tests.measures import as_float64, relative_error
 
@@ -22,7 +25,9 @@ from .writers import FAMILIES, Sample
 
 Measure = Callable[[str, float, float], None]
 Weights = Mapping[str, np.ndarray]
-MERGED = 2e-6
+MERGED = 1e-6  # 4.1e-7
+ATTACHED = 2e-6  # 9.0e-7
+SIXTEEN = 1e-2  # 8.4e-3: the rounding of outputs, of which the effect may be a part
 # Other types than float32, with what each alone can show: an alpha of 1e10 that is infinite in
 # float16, alphas and magnitudes of few digits, factors of one byte.
 TYPES = (
@@ -37,6 +42,19 @@ TYPES = (
     ("onetrainer, oft, kohya", "F16"),
     ("diff and set", "BF16"),
 )
+FORMS = (
+    "ai-toolkit",
+    "peft, bias",
+    "lycoris, lokr, w2 decomposed",
+    "lycoris, loha",
+    "lycoris, dora inside",
+    "lycoris, oft, rescaled",
+    "lycoris, boft, rescaled",
+    "lycoris, glora",
+    "onetrainer, oft",
+    "diff and set",
+)
+"""Families that have every form between them."""
 CASES = [*((family, "F32") for family in FAMILIES), *TYPES]
 cases = pytest.mark.parametrize(("family", "kind"), CASES)
 
@@ -79,11 +97,69 @@ def merged(adapter: Adapter, weights: Weights) -> dict[str, np.ndarray]:
     return result
 
 
+def layer(module: Any, path: str) -> Any:
+    for name in path.split("."):
+        module = module[int(name) if isinstance(module, list) else name]
+    return module
+
+
+def running(module: Any, shapes: Iterable[str]) -> Weights:
+    """Return the weights that a module runs, unpacked, by official key."""
+    weights = {}
+    for key in shapes:
+        path, _, name = key.rpartition(".")
+        place = layer(module, path) if path else module
+        array = place[name]
+        if name == "weight" and "scales" in place:
+            packed = array, place.scales, place.get("biases")
+            array = mx.dequantize(*packed, place.group_size, place.bits, mode=place.mode)
+        weights[key] = as_float64(array)
+    return weights
+
+
+def attach_error(
+    base: Any, changed: Any, weights: Weights, expected: Mapping[str, np.ndarray]
+) -> float:
+    """Return the worst error of a layer's outputs, adapted less base, relative to x delta^T."""
+    errors = []
+    for path in sorted({key.rpartition(".")[0] for key in expected}):
+        before, after = layer(base, path), layer(changed, path)
+        weight = weights[f"{path}.weight"]
+        delta = expected.get(f"{path}.weight", weight) - weight
+        if weight.ndim == 1:
+            effect = as_float64(after.weight) - as_float64(before.weight)
+            errors.append(relative_error(effect, delta))
+            continue
+        x = np.random.RandomState(7).standard_normal((24, weight.shape[1]))
+        rows = mx.array(x.astype(np.float32)).astype(base.dtype)
+        bias = weights.get(f"{path}.bias", np.zeros(len(weight)))
+        shift = expected.get(f"{path}.bias", bias) - bias
+        effect = as_float64(after(rows)) - as_float64(before(rows))
+        errors.append(relative_error(effect, as_float64(rows) @ delta.T + shift))
+    return max(errors)
+
+
+def attached(base: Any, *adapters: tuple[Adapter, float]) -> Any:
+    changes = [(adapter.changes, strength) for adapter, strength in adapters]
+    return Attached(changes).attach("transformer", base)
+
+
+@pytest.fixture(scope="module")
+def transformer(folder: Path) -> Any:
+    return Checkpoint.open(folder)["transformer"].load(mx.float32)
+
+
 @cases
-def test_merged(
-    family: str, kind: str, weights: Weights, places: Targets, tmp_path: Path, measure: Measure
+def test_family(
+    family: str,
+    kind: str,
+    weights: Weights,
+    places: Targets,
+    transformer: Any,
+    tmp_path: Path,
+    measure: Measure,
 ) -> None:
-    """Read a file: its forms merge into what the writer says, and into nothing else."""
+    """Read a file: merged and attached it does what its writer says, and nothing else."""
     written = sample(family, weights, kind)
     adapter = Adapter.open(written.write(tmp_path / "lora"), places)
     assert [*adapter.changes] == ["transformer"]
@@ -92,3 +168,71 @@ def test_merged(
     for key, value in expected.items():
         base = weights.get(key, np.zeros(value.shape))
         measure("LoRA forms, merged", relative_error(ours[key] - base, value - base), MERGED)
+    changed = attached(transformer, (adapter, 1.0))
+    error = attach_error(transformer, changed, weights, expected)
+    measure("LoRA attached, float32", error, ATTACHED)
+
+
+class Packed:
+    """A transformer on packed weights, and the weights that it runs."""
+
+    def __init__(self, folder: Path, dtype: mx.Dtype, quantize: int | str):
+        checkpoint = Checkpoint.open(folder)
+        self.places = targets(checkpoint)
+        self.module = checkpoint["transformer"].load(dtype, Quantization.parse(quantize))
+        self.shapes = official_shapes(models(KINDS["even"])["transformer"])
+        self.weights = running(self.module, self.shapes)
+
+
+@pytest.fixture(scope="module")
+def packed(checkpoint: Callable[[str], Path]) -> Callable[..., Packed]:
+    loaded: dict[Any, Packed] = {}
+
+    def load(dtype: mx.Dtype, quantize: int | str) -> Packed:
+        if (dtype, quantize) not in loaded:
+            loaded[dtype, quantize] = Packed(checkpoint("even"), dtype, quantize)
+        return loaded[dtype, quantize]
+
+    return load
+
+
+def _check_packed(base: Packed, family: str, tmp_path: Path, every: int = 1) -> float:
+    written = writers.sample(family, base.shapes)
+    adapter = Adapter.open(written.write(tmp_path / "lora"), base.places)
+    changed = attached(base.module, (adapter, 1.0))
+    paths = sorted({key.rpartition(".")[0] for key in written.keys})
+    expected = written.merged(base.weights, modules=paths[len(family) % every :: every])
+    return attach_error(base.module, changed, base.weights, expected)
+
+
+@pytest.mark.parametrize("family", FORMS)
+@pytest.mark.parametrize("quantize", [4, 8])
+def test_form_on_packed_weights(
+    quantize: int, family: str, packed: Callable[..., Packed], tmp_path: Path, measure: Measure
+) -> None:
+    """In bfloat16 an adapter's effect is there, to the rounding of the activations."""
+    error = _check_packed(packed(mx.bfloat16, quantize), family, tmp_path, every=5)
+    measure("LoRA attached to packed weights, bfloat16", error, SIXTEEN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("quantize", "family"),
+    [
+        *((bits, family) for bits in (4, 8) for family in FAMILIES),
+        *((mode, family) for mode in ("mxfp4", "nvfp4") for family in FORMS),
+    ],
+)
+def test_family_on_packed_weights(
+    quantize: int | str,
+    family: str,
+    packed: Callable[..., Packed],
+    tmp_path: Path,
+    measure: Measure,
+) -> None:
+    """Attached to packed weights, an adapter has all of its effect and no other."""
+    error = _check_packed(packed(mx.float32, quantize), family, tmp_path)
+    measure("LoRA attached to packed weights, float32", error, ATTACHED)
+    (tmp_path / "bfloat16").mkdir()
+    error = _check_packed(packed(mx.bfloat16, quantize), family, tmp_path / "bfloat16")
+    measure("LoRA attached to packed weights, bfloat16", error, SIXTEEN)

@@ -5,7 +5,7 @@ maps a name to a function that fills a `Sample` for a transformer's shapes.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,11 +88,16 @@ class Sample:
         return {key for keys, _ in self.changes for key in keys}
 
     def merged(
-        self, weights: Mapping[str, np.ndarray], strength: float = 1.0
+        self,
+        weights: Mapping[str, np.ndarray],
+        strength: float = 1.0,
+        modules: Collection[str] | None = None,
     ) -> dict[str, np.ndarray]:
-        """Return the changed tensors of a model with these weights, all in float64."""
+        """Return the changed tensors of a model with these weights, of these modules or of all."""
         result = {}
         for keys, merge in self.changes:
+            if modules is not None and not {key.rpartition(".")[0] for key in keys} & {*modules}:
+                continue
             parts = [_weight(weights, key) for key in keys]
             base = np.concatenate(parts)
             stops = np.cumsum([len(part) for part in parts])[:-1]
