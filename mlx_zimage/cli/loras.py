@@ -74,8 +74,10 @@ def _show_unreadable(path: Path, label: str, error: LoraError, report: Reporter)
 def _line(info: LoraInfo) -> str:
     """Return the facts on one line."""
     modules = sum(hit for hit, _ in info.hit.values())
-    words = f", {', '.join(info.metadata.trigger_words)}" if info.metadata.trigger_words else ""
-    return f"{info.family}, {_changes(info)}, {modules} modules, {_size(info)}{words}"
+    plural = "module" if modules == 1 else "modules"
+    words = ", ".join(info.metadata.trigger_words)
+    words = f", {_printable(words)}" if words else ""
+    return f"{info.family}, {_changes(info)}, {modules} {plural}, {_size(info)}{words}"
 
 
 def _lines(info: LoraInfo) -> list[str]:
