@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..weights.formats.fp8 import FORMATS, read_scaled
+from ..weights.formats.eight_bits import FORMATS
+from ..weights.formats.fp8 import read_scaled
 from ..weights.safetensors import Entry
 from .fit import OF_NORMS, is_by_columns
 from .forms import Change, Form, LowRank, Magnitude, VectorChange

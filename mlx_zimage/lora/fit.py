@@ -1,7 +1,7 @@
 """The tensors of one module, held against the module's shape."""
 
 from ..errors import LoraError
-from ..weights.formats.fp8 import FORMATS
+from ..weights.formats.eight_bits import FORMATS
 from ..weights.safetensors import FLOATS, Entry
 from .group import Group, Shape
 from .readers import Reader, reader_of

@@ -1,7 +1,6 @@
-"""8-bit numbers with their scales: ComfyUI's floats (plain, or scaled in two forms) and quanto's
-integers. Each byte is looked up in a table of the 256 numbers that it can stand for."""
+"""Files of ComfyUI and Wan2GP: layers with marks, 8-bit floats with or without scales, and quanto's
+integers. Each byte of these is looked up in a table of the 256 numbers that it can stand for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,60 +11,61 @@ from ...errors import CheckpointError
 from ..official import plain
 from ..safetensors import FLOATS, Entry
 from ..tensor import Tensor, Tensors
+from .comfy import KINDS, read_marked
+from .eight_bits import FORMATS, INTEGERS, table
+from .marks import MARK, Mark, read_marks
 
-FORMATS = {"F8_E4M3": (4, 7, True), "F8_E5M2": (5, 15, False)}  # exponent bits, bias, finite only
-INTEGERS = "I8"
 DATA = "._data"  # quanto's matrices: W._data, W._scale
 SCALES = (".weight_scale", ".scale_weight", ".weight._scale")
-MARKS = ("scaled_fp8",)
-MARK = ".comfy_quant"
-ASIDE = (*SCALES, ".scale_input", ".input_scale", ".output_scale", MARK)
+FLOAT_KINDS = ("float8_e4m3fn", "float8_e5m2")
+FLAGS = ("scaled_fp8",)
+ASIDE = (
+    *SCALES,
+    *(".scale_input", ".input_scale", ".output_scale", MARK),
+    *(".weight_scale_2", ".pre_quant_scale", ".weight_zeros"),
+    *(".weight_s_rel", ".weight_s_channel", ".weight_codebook"),
+)
 """Tensors that lie beside the weights and describe them."""
 
 
 def read_scaled(entries: Mapping[str, Entry]) -> Tensors:
-    """Return a safetensors file's tensors, 8-bit ones multiplied by their scales."""
+    """Return a safetensors file's tensors, quantized ones by their marks and scales."""
+    marks = read_marks(entries)
+    for mark in marks.values():
+        _check_kind(mark)
     tensors: Tensors = {}
     for key, entry in entries.items():
-        if key.endswith(MARK):
-            _check_mark(entry)
-        if key.endswith(ASIDE) or key.rpartition(".")[2] in MARKS:
+        if key.endswith(ASIDE) or key.rpartition(".")[2] in FLAGS:
             continue
-        tensor, name = plain(entry), key.removesuffix(DATA)
-        if entry.dtype in FORMATS or (entry.dtype == INTEGERS and name != key):
-            tensor = _widened(tensor, entry, _scale(name, entry, entries))
+        path, name = key.removesuffix(".weight"), key.removesuffix(DATA)
+        if path != key and path in marks and marks[path].kind in KINDS:
+            tensor = read_marked(path, marks[path], entries)
+        elif entry.dtype in FORMATS or (entry.dtype == INTEGERS and name != key):
+            tensor = _widened(plain(entry), entry, _scale(name, entry, entries))
+        else:
+            tensor = plain(entry)
         tensors[name] = tensor
     return tensors
 
 
-def _table(dtype: str) -> np.ndarray:
-    """Return the 256 numbers that a byte can stand for."""
-    if dtype == INTEGERS:
-        return np.arange(256).astype(np.uint8).view(np.int8).astype(np.float32)
-    exponent_bits, bias, finite = FORMATS[dtype]
-    mantissa_bits = 7 - exponent_bits
-    codes = np.arange(256)
-    exponent = codes >> mantissa_bits & (1 << exponent_bits) - 1
-    fraction = (codes & (1 << mantissa_bits) - 1) / (1 << mantissa_bits)
-    normal = np.where(exponent > 0, 1 + fraction, fraction)
-    size = normal * 2.0 ** (np.maximum(exponent, 1) - bias)
-    if finite:
-        size[codes & 127 == 127] = np.nan
-    else:
-        size[exponent == 31] = np.where(fraction[exponent == 31] == 0, np.inf, np.nan)
-    table: np.ndarray = np.where(codes & 128, -size, size).astype(np.float32)
-    return table
+def _check_kind(mark: Mark) -> None:
+    known = (*FLOAT_KINDS, *KINDS)
+    if mark.kind not in known:
+        raise CheckpointError(
+            f"{mark.where} has the format {str(mark.kind)[:40]!r}, which cannot be read; "
+            f"known are {', '.join(known)}"
+        )
 
 
 def _widened(tensor: Tensor, entry: Entry, scale: np.ndarray) -> Tensor:
     """Return the 8-bit tensor as numbers; `scale` holds one for all rows or one for each."""
-    table = _table(entry.dtype)
+    numbers = table(entry.dtype)
 
     def rows(start: int, stop: int) -> mx.array:
         shape = (stop - start, *entry.shape[1:]) if entry.shape else ()
         scales = scale[start:stop] if len(scale) > 1 else scale
-        numbers = table[entry.raw(start, stop)].reshape(len(scales), -1) * scales[:, None]
-        return mx.array(numbers).reshape(shape)
+        scaled = numbers[entry.raw(start, stop)].reshape(len(scales), -1) * scales[:, None]
+        return mx.array(scaled).reshape(shape)
 
     return replace(tensor, rows=rows, readable=True, entries=())
 
@@ -87,15 +87,3 @@ def _scale(name: str, entry: Entry, entries: Mapping[str, Entry]) -> np.ndarray:
     if entry.dtype == INTEGERS:
         raise CheckpointError(f"{entry.where} must come with '{path}{SCALES[-1]}', its scale")
     return np.ones(1, np.float32)
-
-
-def _check_mark(mark: Entry) -> None:
-    if mark.count > 4096:
-        raise CheckpointError(f"{mark.where} must be a short text, not {mark.count} bytes")
-    try:
-        mark_fields = json.loads(mark.raw(0, mark.shape[0] if mark.shape else 1).tobytes())
-        kind = mark_fields.get("format")
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{mark.where} must be JSON: {error}") from error
-    if kind not in ("float8_e4m3fn", "float8_e5m2"):
-        raise CheckpointError(f"{mark.where} has the format {kind!r}, which cannot be read yet")

@@ -108,8 +108,12 @@ def _transformer(tensors: Tensors) -> Renamed:
 
 def _text_encoder(tensors: Tensors) -> Renamed:
     for key, tensor in tensors.items():
-        if key not in UNUSED:
-            yield replaced(key, QWEN_RULES), tensor
+        name, packing = replaced(key, QWEN_RULES), tensor.packing
+        is_corrected = packing is not None and packing != packing.plain
+        if "embed_tokens" in name and is_corrected:  # a table: nothing corrects what it gives
+            yield name, tensor.unpacked()
+        elif key not in UNUSED:
+            yield name, tensor
 
 
 def _vae(tensors: Tensors) -> Renamed:
