@@ -5,15 +5,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
+from mlx_zimage.lora.adapter import Adapter
+from mlx_zimage.lora.attach import Attached
+from mlx_zimage.lora.targets import targets
 from tests.lora import writers
 from tests.lora.writers import Sample, flat
 from tests.make_checkpoint import KINDS, models, official_shapes, random_tensors
 from tests.measures import relative_error
 
 from . import limits
+from .test_live_models import forward_error
 
 pytestmark = [
     pytest.mark.parity,
@@ -30,6 +36,7 @@ DIFFUSERS = [
     "peft, metadata",
     "peft, rslora",
     "peft, folder",
+    "peft, bias",
     "peft, dora",
     "peft, dora as diffusers saves it",
     "ai-toolkit",
@@ -73,8 +80,8 @@ def _sample(family: str, weights: Weights) -> Sample:
     return writers.sample(family, {key: value.shape for key, value in weights.items()})
 
 
-def attached(folder: Path, file: Path) -> tuple[Any, Any]:
-    """Return diffusers' transformer with an adapter loaded, and the pipeline that holds it."""
+def _load_theirs(folder: Path, file: Path) -> tuple[Any, Callable[[], Any]]:
+    """Return diffusers' transformer with an adapter, and what merges that into its weights."""
     import torch
     from diffusers import ZImagePipeline, ZImageTransformer2DModel
     from diffusers.utils import logging
@@ -84,42 +91,54 @@ def attached(folder: Path, file: Path) -> tuple[Any, Any]:
     for module in (logging, transformers_logging):
         module.disable_progress_bar()
     model = ZImageTransformer2DModel.from_pretrained(folder / "transformer", dtype=torch.float32)
-    parts = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer"))
-    pipe = ZImagePipeline(transformer=model, **parts)
     if file.is_dir():
         from peft import PeftModel
 
-        return PeftModel.from_pretrained(model, str(file)), pipe
+        wrapped = PeftModel.from_pretrained(model, str(file))
+        return model.eval(), wrapped.merge_and_unload
+    parts = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer"))
+    pipe = ZImagePipeline(transformer=model, **parts)
     pipe.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="lora")
-    return model, pipe
+
+    def merge() -> Any:
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+        return model
+
+    return model.eval(), merge
 
 
 @pytest.mark.parametrize("family", DIFFUSERS)
-def test_writer_against_diffusers(
+def test_against_diffusers(
     family: str,
     weights: Weights,
     checkpoint: Callable[[str], Path],
     tmp_path: Path,
     measure: Measure,
 ) -> None:
-    """Merge a file by diffusers and PEFT: what our writer says that it must make is right."""
+    """Load a file here and there: the velocities agree, and so do the weights as written."""
     sample = _sample(family, weights)
     file = sample.write(tmp_path / "lora")
-    model, pipe = attached(checkpoint("small"), file)
-    if file.is_dir():
-        model = model.merge_and_unload()
-    else:
-        pipe.fuse_lora()
-        pipe.unload_lora_weights()
-    theirs = {key: value.double().numpy() for key, value in model.state_dict().items()}
+    model, merge = _load_theirs(checkpoint("small"), file)
+    opened = Checkpoint.open(checkpoint("small"))
+    attached = Attached([(Adapter.open(file, targets(opened)).changes, 1.0)])
+    base = opened["transformer"].load(mx.float32)
+    ours = attached.attach("transformer", base)
+    for caption, size, time in ((7, (8, 12), 0.3), (33, (4, 4), 0.9)):
+        error = forward_error(ours, model, [caption], *size, time)
+        measure("transformer with a LoRA, one forward", error, limits.ADAPTED)
+        assert forward_error(base, model, [caption], *size, time) > 0.1
+    if family == "peft, bias":
+        return  # PEFT cannot merge a bias into a layer that has none
+    theirs = {key: value.double().numpy() for key, value in merge().state_dict().items()}
     merged = sample.merged(weights)
     assert theirs.keys() == weights.keys() >= merged.keys()
-    for key, base in weights.items():
+    for key, unchanged in weights.items():
         if key in merged:
-            error = relative_error(theirs[key] - base, merged[key] - base)
+            error = relative_error(theirs[key] - unchanged, merged[key] - unchanged)
             measure("LoRA files as written, against PEFT", error, limits.LORA_FILES)
         else:
-            assert np.array_equal(theirs[key], base), key
+            assert np.array_equal(theirs[key], unchanged), key
 
 
 @pytest.mark.parametrize("family", LYCORIS)

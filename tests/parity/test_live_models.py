@@ -32,7 +32,7 @@ def _transformers(folder: Path) -> tuple[object, object]:
     return Checkpoint.open(folder)["transformer"].load(mx.float32, None), theirs.eval()
 
 
-def _forward_error(ours, theirs, captions: list[int], height: int, width: int, t: float) -> float:
+def forward_error(ours, theirs, captions: list[int], height: int, width: int, t: float) -> float:
     import torch
 
     config = ours.config
@@ -56,10 +56,10 @@ def test_transformer(kind: str, checkpoint: Callable[[str], Path], measure: Meas
     name = f"transformer, one forward, {kind}"
     for length in CAPTIONS:
         for size in ((2, 2), (8, 12), (6, 2)):
-            measure(name, _forward_error(ours, theirs, [length], *size, 0.3), limits.TRANSFORMER)
+            measure(name, forward_error(ours, theirs, [length], *size, 0.3), limits.TRANSFORMER)
     for t in (0.0, 0.0454545, 0.5, 0.97):
-        measure(name, _forward_error(ours, theirs, [7], 8, 8, t), limits.TRANSFORMER)
-    measure(name, _forward_error(ours, theirs, [20], 64, 64, 0.5), limits.TRANSFORMER)
+        measure(name, forward_error(ours, theirs, [7], 8, 8, t), limits.TRANSFORMER)
+    measure(name, forward_error(ours, theirs, [20], 64, 64, 0.5), limits.TRANSFORMER)
 
 
 @pytest.mark.parametrize("kind", ["small", "diffusers", "wide"])
@@ -68,7 +68,7 @@ def test_transformer_batch(
     kind: str, captions: list[int], checkpoint: Callable[[str], Path], measure: Measure
 ) -> None:
     ours, theirs = _transformers(checkpoint(kind))
-    error = _forward_error(ours, theirs, captions, 6, 10, 0.6)
+    error = forward_error(ours, theirs, captions, 6, 10, 0.6)
     measure(f"transformer, unequal captions, {kind}", error, limits.TRANSFORMER)
 
 
@@ -80,7 +80,7 @@ def test_transformer_full_width(full_width: Path, measure: Measure) -> None:
         ([33, 20], 4, 4),
         ([60], 64, 64),  # 512 x 512 pixels
     ):
-        error = _forward_error(ours, theirs, captions, height, width, 0.4)
+        error = forward_error(ours, theirs, captions, height, width, 0.4)
         measure("transformer, one forward, full-width", error, limits.TRANSFORMER)
 
 
