@@ -30,7 +30,7 @@ from .request import Request
 MOST_CELLS = 1000
 NAME = 100  # characters of a file's name
 WIDEST = 8  # cells of a row where a sweep has one axis
-SETTINGS = ("model", "quantize", "dtype")
+SETTINGS = ("model", "quantize", "dtype", "loras")
 """Axes that choose the model rather than a field of the request."""
 ROWS_FIRST = ("prompt", "negative_prompt", "seed")
 """Fields that go down the sheet rather than across, if another axis is there."""
@@ -97,8 +97,14 @@ class SweepCell:
         if not file.exists():
             return False
         found = replay(file)
-        same = all(found.metadata.get(n) == v for n, v in self.settings.items() if v is not None)
-        if same and found.agrees(self.request):
+        loras = [(str(lora.source), lora.scale) for lora in self.settings.get("loras", ())]
+        others = {n: v for n, v in self.settings.items() if n != "loras" and v is not None}
+        same = all(found.metadata.get(name) == value for name, value in others.items())
+        if (
+            same
+            and [(lora.source, lora.scale) for lora in found.loras] == loras
+            and found.agrees(self.request)
+        ):
             return True
         raise RequestError(
             f"{path_text(file)} holds a picture of another request; name another folder, or pass "
@@ -207,7 +213,7 @@ class Sweep:
                     "file": f"{file.parent.name}/{file.name}",
                     "labels": list(cell.labels),
                     "seconds": seconds.get(file.name),
-                    **cell.settings,
+                    **{name: _plain(value) for name, value in cell.settings.items()},
                     "request": cell.request.to_dict(),
                 }
                 for cell, file in zip(self.cells, files, strict=True)
@@ -261,6 +267,11 @@ def _cell(
     if "guidance" in varied and not varied["guidance"] and fields.get("nag") is None:
         fields = {name: value for name, value in fields.items() if name not in GUIDED}
     return SweepCell(number, labels, settings, Request(**fields))
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting for JSON."""
+    return [*map(str, value)] if isinstance(value, tuple) else value
 
 
 def _products(axes: Sequence[SweepAxis]) -> list[str]:

@@ -1,10 +1,12 @@
 """The axes of a sweep, from options with several values each."""
 
+import itertools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from os.path import exists
 from typing import Any
 
-from .. import SweepAxis, ZImage, size_for_aspect
+from .. import Lora, SweepAxis, ZImage, size_for_aspect
 from . import values
 from .models import usage
 from .order import prompts_from
@@ -12,6 +14,7 @@ from .parsing import UsageError
 from .values import shown
 
 MOST = 1000  # values of one option
+SCALES = re.compile(r"(.+):([-+\d.,e\s]+)")
 
 
 def axes_from(options: Mapping[str, Any]) -> list[SweepAxis]:
@@ -129,7 +132,22 @@ def _weights(options: Mapping[str, Any]) -> list[SweepAxis]:
             for bit in bits
         )
         axes.append(SweepAxis("quantize", tuple({"quantize": bit} for bit in bits), labels))
+    if options["lora"]:
+        axes.append(_loras(options["lora"]))
     return axes
+
+
+def _loras(texts: Sequence[str]) -> SweepAxis:
+    """Return the axis of all combinations of some LoRAs' scales."""
+    each = []
+    for text in texts:
+        match = SCALES.fullmatch(text)
+        source, scales = (text, [1.0]) if match is None else (match[1], _numbers("lora", match[2]))
+        with usage():
+            each.append([Lora(source, scale) for scale in scales])
+    choices = [*itertools.product(*each)]
+    labels = [", ".join(f"{lora.name} {lora.scale:g}" for lora in choice) for choice in choices]
+    return SweepAxis("loras", tuple({"loras": choice} for choice in choices), tuple(labels))
 
 
 def _sizes(texts: Sequence[str]) -> SweepAxis:

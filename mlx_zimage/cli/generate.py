@@ -55,6 +55,8 @@ def generate(
     q: o.Quantize = None,
     no_cache: o.NoCache = False,
     dtype: o.Dtype = None,
+    lora: o.Loras = None,
+    lora_folder: o.LoraFolder = None,
     revision: o.Revision = None,
     download: o.Download = False,
     offline: o.Offline = False,

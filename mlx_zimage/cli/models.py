@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import typer
 
 from .. import (
+    AppliedLora,
     Downloaded,
     DownloadError,
+    Lora,
     Replay,
     Request,
     RequestError,
@@ -26,6 +28,8 @@ from .parsing import UsageError
 from .progress import Reporter
 from .values import bits, shown
 
+MOST = 6
+"""Parts of a LoRA without effect that are listed by name."""
 Event = TypeVar("Event")
 Value = TypeVar("Value")
 
@@ -71,6 +75,13 @@ class Models:
             "dtype": options["dtype"] if options["dtype"] is not None else about.get("dtype"),
             "memory": options["memory"],
         }
+        loras = options["lora"]
+        if loras is None and found is not None:
+            loras = found.find_loras(options["lora_folder"])
+        if loras:
+            settings["loras"] = loras
+        if options["lora_folder"] is not None:
+            settings["lora_folder"] = options["lora_folder"]
         if options["preview_decoder"] is not None:
             settings["preview_decoder"] = options["preview_decoder"]
         models = cls(choice, settings, not options["no_cache"], report, found)
@@ -93,6 +104,10 @@ class Models:
             self.report.note(
                 f"--memory {chosen} is used, because the model is large for this device"
             )
+        for lora in zimage.loras:
+            self.report.note(_applied(lora))
+            for part in lora.skipped[:MOST]:
+                self.report.warn(f"without effect in {lora.source}: {part}")
         if self.replayed is not None:
             for line in self.replayed.differences(zimage):
                 self.report.warn(f"not the same as in the picture: {line}")
@@ -137,12 +152,14 @@ def load(
         )
 
     show = _with_note_on_copies(report)
+    loras = options.get("loras")
     with usage():
-        _refuse_needless_download(choice)
+        if not loras:
+            _refuse_needless_download(choice)
         try:  # options are judged before a person is asked about a download
             return returned(events(False), show)
         except DownloadError:
-            if not _must_download(choice, report):
+            if not _must_download(choice, report) and not (loras and choice.download):
                 raise
         return returned(events(True), show)
 
@@ -157,6 +174,16 @@ def returned(events: Generator[Event, None, Value], show: Callable[[Event], None
                 value: Value = end.value
                 return value
             show(event)
+
+
+def _applied(lora: AppliedLora) -> str:
+    """Return what a LoRA changes, on one line."""
+    hit, present = (sum(counts) for counts in zip(*lora.hit.values(), strict=True))
+    ranks = " to ".join(str(rank) for rank in sorted({*lora.ranks[:1], *lora.ranks[-1:]}))
+    kind = ", ".join(lora.kinds) + (f" of rank {ranks}" if ranks else "")
+    words = f"; trigger words: {', '.join(lora.trigger_words)}" if lora.trigger_words else ""
+    name = Lora(lora.source).name
+    return f"LoRA {name} at {lora.scale:g}: {kind}, changes {hit} of {present} modules{words}"
 
 
 def _refuse_needless_download(choice: Choice) -> None:

@@ -54,6 +54,25 @@ Dtype = Annotated[
         metavar="TYPE",
     ),
 ]
+Loras = Annotated[
+    list[str] | None,
+    option(
+        "Model",
+        "--lora",
+        help="A LoRA, with its scale: a .safetensors file, a name in --lora-folder, or "
+        "owner/repo/file on the Hub; repeatable. The command `loras FILE` describes it.",
+        metavar="FILE[:SCALE]",
+    ),
+]
+LoraFolder = Annotated[
+    Path | None,
+    option(
+        "Model",
+        "--lora-folder",
+        help="Where LoRAs are known by their names. MLX_ZIMAGE_LORAS may name folders as well.",
+        metavar="FOLDER",
+    ),
+]
 Revision = Annotated[
     str | None,
     option("Model", "--revision", help="Branch, tag or commit on the Hub.", metavar="NAME"),

@@ -54,6 +54,8 @@ def sweep(
     q: s.Quantize = None,
     no_cache: o.NoCache = False,
     dtype: s.Dtype = None,
+    lora: s.Loras = None,
+    lora_folder: o.LoraFolder = None,
     revision: o.Revision = None,
     download: o.Download = False,
     offline: o.Offline = False,
@@ -92,6 +94,7 @@ class Drawing:
         self._folder = Path(options["output"]).expanduser()
         self._files = plan.files(self._folder / "pictures")
         self._taken: dict[str, float] = {}  # seconds, by the names of files
+        self._loaded: tuple[dict[str, Any], ZImage] | None = None  # with its settings
 
     def run(self) -> None:
         """Draw what is not there yet, then write the sheet."""
@@ -150,7 +153,7 @@ class Drawing:
         """Draw the cells of one model, which is loaded once."""
         requests = [cell.request for cell in cells]
         with usage():
-            zimage = _model(self._options, self._report, settings, requests, is_final=True)
+            zimage = self._model(settings, requests)
         first = clock.done
         for happened in drawn(zimage, requests):
             cell, event = cells[happened.job], replace(happened, job=happened.job + first)
@@ -165,7 +168,18 @@ class Drawing:
             if isinstance(event, Finished) and event.phase in ("denoise", "decode"):
                 self._taken[file.name] = self._taken.get(file.name, 0.0) + event.seconds
                 clock.finished(event, cell)
-        zimage.unload()
+
+    def _model(self, settings: Mapping[str, Any], requests: Sequence[Request]) -> ZImage:
+        """Return the model of some cells; models that differ in their LoRAs are loaded once."""
+        base = {name: value for name, value in settings.items() if name != "loras"}
+        if self._loaded is not None and self._loaded[0] == base:
+            self._loaded[1].set_loras(settings["loras"])
+            return self._loaded[1]
+        if self._loaded is not None:
+            self._loaded[1].unload()
+        zimage = _model(self._options, self._report, settings, requests, is_final=True)
+        self._loaded = base, zimage
+        return zimage
 
 
 class Clock:
@@ -209,6 +223,7 @@ def _model(
     choice = Choice(source, options["revision"], options["download"], options["offline"])
     keep_copy = is_final and not options["no_cache"]
     others = {name: value for name, value in settings.items() if name != "model"}
+    others["lora_folder"] = options["lora_folder"]
     memory = options["memory"]
     if not is_final and memory == "low" and others.get("quantize") is not None:
         memory = "staged"  # the copy whose blocks will be read is not written yet
@@ -233,7 +248,7 @@ def _title(plan: Sweep, options: Mapping[str, Any]) -> str:
 
 
 def _plural(name: str) -> str:
-    word = {"quantize": "precision"}.get(name, name.replace("_", " "))
+    word = {"quantize": "precision", "loras": "LoRA scale"}.get(name, name.replace("_", " "))
     return word if word.endswith("s") else f"{word}s"
 
 

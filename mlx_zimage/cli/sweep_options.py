@@ -107,6 +107,15 @@ Quantize = Annotated[
     str | None,
     _values("Model", "--q", "-q", help="Bits, or none: 8,4,none.", metavar="BITS,..."),
 ]
+Loras = Annotated[
+    list[str] | None,
+    _values(
+        "Model",
+        "--lora",
+        help="A LoRA and its scales: style:0,0.5,1; repeatable.",
+        metavar="FILE[:SCALE,...]",
+    ),
+]
 Dtype = Annotated[
     str | None, _values("Model", "--dtype", help="Types to compute in.", metavar="TYPE,...")
 ]

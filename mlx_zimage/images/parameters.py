@@ -17,13 +17,15 @@ SAMPLERS = {
     "twinflow": "TwinFlow",
 }
 """Our samplers by the names that are shown in those programs."""
+TAG = re.compile(r"\s*<lora:([^:<>]+):([^<>]*)>")
 SETTING = re.compile(r'\s*([\w][\w /.+-]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 
 
 def write_parameters(metadata: Mapping[str, Any]) -> str:
     """Return the text for a picture's metadata."""
     request, index = metadata.get("request") or {}, metadata.get("index") or 0
-    lines = [str(_of_picture(request.get("prompt"), index) or "")]
+    prompt = str(_of_picture(request.get("prompt"), index) or "")
+    lines = [" ".join([prompt, *_tags(metadata.get("loras"))])]
     if negative := _of_picture(request.get("negative_prompt"), index):
         lines.append(f"{NEGATIVE}{negative}")
     sampler = str(request.get("sampler") or "euler")
@@ -51,10 +53,10 @@ def read_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
     if "Steps" not in settings:
         prompt_lines, settings = [*prompt_lines, last], {}
     prompt, _, negative = "\n".join(prompt_lines).partition(NEGATIVE)
-    fields: dict[str, Any] = {"prompt": prompt.strip()}
+    unread = [f"LoRA {name} at {scale}" for name, scale in TAG.findall(prompt)]
+    fields: dict[str, Any] = {"prompt": TAG.sub("", prompt).strip()}
     if negative.strip():
         fields["negative_prompt"] = negative.strip()
-    unread = []
     names = {shown: name for name, shown in SAMPLERS.items()}
     for name, value in settings.items():
         size = re.fullmatch(r"(\d+)x(\d+)", value)
@@ -71,6 +73,15 @@ def read_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
         else:
             unread.append(f"{name}: {value}")
     return fields, unread
+
+
+def _tags(loras: Any) -> list[str]:
+    """Return a tag for each LoRA, as those programs have in the prompt."""
+    tags = []
+    for lora in loras or ():
+        name = re.sub(r".*[/\\]", "", str(lora["source"])).removesuffix(".safetensors")
+        tags.append(f"<lora:{name}:{lora['scale']}>")
+    return tags
 
 
 def _of_picture(value: Any, index: int) -> Any:

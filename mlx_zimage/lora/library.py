@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..checks import path_text, reason
 from ..errors import DownloadError, LoraError
 from ..events import Downloaded
 from ..hub.single import HubFile
-from .file import CONFIG
+from .listing import loras_in
 from .source import Lora
 
 VARIABLE = "MLX_ZIMAGE_LORAS"
@@ -42,16 +43,30 @@ class Library:
         if path is not None:
             return path
         remote = HubFile.parse(source) if isinstance(source, str) else None
-        if remote is None:
-            raise LoraError(f"no such LoRA: {path_text(source)}; {self._advice(str(source))}")
-        if (path := remote.cached()) is not None:
+        if remote is not None and (path := remote.cached()) is not None:
             return path
+        near = "" if download else self._near(str(source))
+        if remote is None or near:
+            advice = near or (
+                f"name a {ENDING} file, a folder of PEFT, owner/repo/file on the Hub, or a name "
+                "in the LoRA folder"
+            )
+            raise LoraError(f"no such LoRA: {path_text(source)}; {advice}")
         if not download:
             raise DownloadError(
                 f"{path_text(source)} is no file here, and not in the Hub's cache; allow the "
                 f"download of {remote} (--download), or correct the path"
             )
         return (yield from remote.fetching())
+
+    def has(self, source: str | Path) -> bool:
+        """Return whether a LoRA is on this machine."""
+        with suppress(LoraError):
+            remote = HubFile.parse(str(source))
+            return self.find(source) is not None or (
+                remote is not None and remote.cached() is not None
+            )
+        return False
 
     def find(self, source: str | Path) -> Path | None:
         """Return the path of a LoRA on this machine, outside of the Hub's cache."""
@@ -70,24 +85,17 @@ class Library:
     def names(self) -> Iterator[str]:
         """Yield the names of all LoRAs in the folders."""
         for folder in self.folders:
-            for file in sorted([*folder.rglob(f"*{ENDING}"), *folder.rglob(CONFIG)]):
-                is_peft = file.name == CONFIG or (file.parent / CONFIG).exists()
-                name = (file.parent if is_peft else file).relative_to(folder).as_posix()
-                if file.name == CONFIG or not is_peft:
-                    yield name.removesuffix(ENDING)
+            for path in loras_in(folder) if folder.is_dir() else ():
+                yield path.relative_to(folder).as_posix().removesuffix(ENDING)
 
-    def _advice(self, source: str) -> str:
-        """Name LoRAs that are nearly called so."""
+    def _near(self, source: str) -> str:
+        """Name LoRAs that are nearly called so, if there are any."""
         folder = Path(source).parent
         beside = [*folder.glob(f"*{ENDING}")] if folder.is_dir() else []
         names = {file.name: str(file) for file in beside} | {name: name for name in self.names()}
         near = get_close_matches(Path(source).name, names, 3) or get_close_matches(source, names, 3)
-        if near:
-            return "did you mean " + " or ".join(path_text(names[name]) for name in near) + "?"
-        return (
-            f"name a {ENDING} file, a folder of PEFT, owner/repo/file on the Hub, or a name in "
-            "the LoRA folder"
-        )
+        listed = " or ".join(path_text(names[name]) for name in near)
+        return f"did you mean {listed}?" if near else ""
 
 
 def is_on_hub(library: Library, loras: Sequence[Lora]) -> bool:

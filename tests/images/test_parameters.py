@@ -63,7 +63,7 @@ def test_one_picture_of_a_batch() -> None:
 def test_another_programs_text() -> None:
     fields, unread = read_parameters(FOREIGN)
     assert fields == {
-        "prompt": "a red fox, <lora:snow:0.8>\nin two lines",
+        "prompt": "a red fox,\nin two lines",
         "negative_prompt": "blurry, low quality",
         "steps": 20,
         "sampler": "euler_ancestral",
@@ -73,6 +73,7 @@ def test_another_programs_text() -> None:
         "height": 768,
     }
     assert unread == [
+        "LoRA snow at 0.8",
         "Schedule type: Karras",
         "Model hash: 6ce0161689",
         "Model: v1-5",
