@@ -23,7 +23,7 @@ from mlx_zimage.bench.machine import command, describe
 from mlx_zimage.bench.synthetic import synthetic
 from mlx_zimage.checkpoint.published import CONFIGS
 from mlx_zimage.convert.publish import describe as describe_packings
-from mlx_zimage.convert.write import write
+from mlx_zimage.convert.write import Files, write
 from mlx_zimage.files import write_json
 from mlx_zimage.weights.sizes import outputs
 
@@ -74,7 +74,9 @@ def _write(folder: Path, quantize: int | None) -> None:
             config["quantization"] = describe_packings(packings)
         write_json(unfinished / name / "config.json", config)
         for _ in write(
-            unfinished / name, stored.component.stem, outputs(stored.tensors, packings, DTYPE)
+            unfinished / name,
+            Files(stored.component.stem),
+            outputs(stored.tensors, packings, DTYPE),
         ):
             mx.clear_cache()
     unfinished.rename(folder)

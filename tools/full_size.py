@@ -21,7 +21,7 @@ import mlx.core as mx
 from mlx_zimage.bench.synthetic import filled, random_tile
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.checkpoint.components import COMPONENTS
-from mlx_zimage.convert.write import write
+from mlx_zimage.convert.write import Files, write
 from mlx_zimage.dtypes import DTYPES
 from mlx_zimage.weights.sizes import outputs
 from tools.recipes import of_configs
@@ -64,7 +64,7 @@ def _write_source(configs: Path, out: Path, dtype: str) -> None:
     for name in COMPONENTS:
         tensors = filled(of_configs(name, configs), tile)
         items = outputs(tensors, {}, DTYPES[dtype])
-        for _ in write(unfinished / name, COMPONENTS[name].stem, items):
+        for _ in write(unfinished / name, Files(COMPONENTS[name].stem), items):
             mx.clear_cache()
     unfinished.rename(out)
 

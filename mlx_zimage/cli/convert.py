@@ -112,6 +112,15 @@ Base = Annotated[
         rich_help_panel="Files",
     ),
 ]
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        help="Write a folder that another program loads: mlx-vlm, mflux or diffusers.",
+        metavar="PROGRAM",
+        rich_help_panel="Files",
+    ),
+]
 Plan = Annotated[
     bool,
     typer.Option(
@@ -134,6 +143,7 @@ def convert(
     only: Only = None,
     beside: With = None,
     base: Base = None,
+    target: For = None,
     q: Quantize = None,
     q_text_encoder: QuantizeEncoder = None,
     group_size: Group = None,
@@ -173,6 +183,7 @@ def convert(
                 mixed=mixed,
                 rotate=rotate,
                 prompts=prompts,
+                target=target,
             )
         if out is None:
             _show_plan(conversion, report)

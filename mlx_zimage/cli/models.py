@@ -209,8 +209,9 @@ def _must_download(choice: Choice, report: Reporter) -> bool:
         locate(choice.source, choice.revision)
         return False  # something else is missing, such as the base of a single file
     remote = look_up(choice.source, choice.revision)
-    missing = remote.missing()
-    what = f"{remote.repo}: {len(missing)} files, {sum(f.size for f in missing) / 1e9:.2f} GB"
+    about = f"licence {remote.license or 'not named'}, revision {remote.commit[:8]}"
+    size = f"{len(remote.missing())} files, {remote.left / 1e9:.2f} GB"
+    what = f"{remote.repo} ({about}): {size}"
     if not choice.download and not _agreed(what, report):
         raise DownloadError(
             f"{what}, are not on this machine; give --download to fetch them "

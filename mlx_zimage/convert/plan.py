@@ -12,6 +12,7 @@ from ..quantization.recipe import Quantization
 from ..weights.sizes import Output, outputs
 from ..weights.tensor import Packings, Tensors, stored
 from .calibration import Calibration, calibrated_plan
+from .exports import DIFFUSERS, Target, check, outputs_for, target_of
 
 MIXED_BITS = 4
 """The bits of the text encoder where the transformer's are mixed, unless others are named."""
@@ -25,6 +26,7 @@ class Conversion:
     dtype: str
     packings: Mapping[str, Packings]  # by component: how its quantized layers are stored
     calibration: Calibration | None = None
+    target: Target | None = None  # another program that is to load the result
 
     @classmethod
     def plan(
@@ -42,12 +44,14 @@ class Conversion:
         mixed: str | None = None,
         rotate: bool = False,
         prompts: Path | None = None,
+        target: str | None = None,
     ) -> "Conversion":
         """Open `source` and decide how to write it.
 
         `text_encoder` quantizes that component differently from the others. `only` names one
         component to write. `base` completes a source that is no full checkpoint, and `beside` adds
-        files with other components.
+        files with other components. `target` names a program that is to load the result: mlx-vlm,
+        mflux or diffusers.
 
         `calibrate` rounds weights by what the model computes with, over a list of `prompts`.
         `mixed` does so as well, and chooses the bits of each of the transformer's layers: "3.5" in
@@ -76,18 +80,30 @@ class Conversion:
             else Quantization.parse(value, group_size, calibrated=is_calibrated)
             for name, value in values.items()
         }
+        program = None if target is None else target_of(target)
+        if program and only:
+            raise RequestError(f"{program.name} needs all components; leave out only={only!r}")
         conversion = cls._of(Checkpoint.open(source, base, beside), quantizations, dtype)
-        if not is_calibrated:
-            return conversion
-        packings, calibration = calibrated_plan(
-            conversion.checkpoint,
-            conversion.packings,
-            dtype,
-            mixed=mixed,
-            rotate=rotate,
-            prompts=prompts,
-        )
-        return replace(conversion, packings=packings, calibration=calibration)
+        if is_calibrated:
+            packings, calibration = calibrated_plan(
+                conversion.checkpoint,
+                conversion.packings,
+                dtype,
+                mixed=mixed,
+                rotate=rotate,
+                prompts=prompts,
+            )
+            conversion = replace(conversion, packings=packings, calibration=calibration)
+        is_chosen = any(value is not None for value in values.values())
+        return conversion if program is None else conversion._for(program, unpack=not is_chosen)
+
+    def _for(self, target: Target, *, unpack: bool) -> "Conversion":
+        """Return the same plan for another program; `unpack` allows to undo a quantization."""
+        packings = self.packings
+        if target is DIFFUSERS and unpack:
+            packings = {name: {} for name in packings}
+        check(target, packings, {name: self.tensors(name) for name in packings})
+        return replace(self, packings=packings, target=target)
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, quantize: int | str, dtype: str) -> "Conversion":
@@ -135,7 +151,8 @@ class Conversion:
         return self.checkpoint[name].tensors
 
     def outputs(self, name: str) -> list[Output]:
-        return outputs(self.tensors(name), self.packings[name], DTYPES[self.dtype])
+        items = outputs(self.tensors(name), self.packings[name], DTYPES[self.dtype])
+        return outputs_for(self.target, name, items)
 
     def size(self, name: str) -> int:
         """Return the bytes of a component's weights to write."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.components import COMPONENTS
 from ..checkpoint.family import MANIFEST, family_of
 from ..errors import CheckpointError, RequestError
 from ..events import Calibrated, Written
@@ -24,6 +23,7 @@ from ..sampling.schedule import SchedulerConfig
 from ..weights.index import INDEX, PICKLES, files_of
 from ..weights.tensor import Packings
 from .calibrate import calibrated, remove
+from .exports import files_for, has_configs, takes
 from .plan import Conversion
 from .write import write
 
@@ -49,10 +49,11 @@ def convert_checkpoint(
             _copy_files(checkpoint.home, work, conversion)
             for name, packings in conversion.packings.items():
                 yield from _write_component(conversion, name, work)
-                config = checkpoint.home / name / "config.json"
-                _write_config(config, work / name, conversion.dtype, packings)
-            if conversion.is_complete:
-                Checkpoint.open(work)  # proves that the result can be opened
+                if has_configs(conversion.target):
+                    config = checkpoint.home / name / "config.json"
+                    _write_config(config, work / name, conversion.dtype, packings)
+            if conversion.is_complete:  # prove that the result can be opened
+                Checkpoint.open(work, None if has_configs(conversion.target) else checkpoint.home)
             _write_manifest(work, conversion)
             _publish(work, out)
             if conversion.calibration is not None:
@@ -65,7 +66,8 @@ def _write_component(conversion: Conversion, name: str, work: Path) -> Iterator[
     items = conversion.outputs(name)
     total, done = sum(item.size for item in items), 0
     (work / name).mkdir(parents=True, exist_ok=True)
-    for size in write(work / name, COMPONENTS[name].stem, items):
+    files = files_for(conversion.target, name, conversion.packings[name])
+    for size in write(work / name, files, items):
         done += size
         yield Written(name, done, total)
 
@@ -100,7 +102,8 @@ def origin(source: Path) -> tuple[str, str | None]:
 def _copy_files(home: Path, work: Path, conversion: Conversion) -> None:
     for file in other_files(home):
         name = file.relative_to(home)
-        if conversion.is_complete or name.parts[0] in conversion.packings:
+        is_wanted = conversion.is_complete or name.parts[0] in conversion.packings
+        if is_wanted and takes(conversion.target, name):
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, work / name)
 

@@ -8,6 +8,7 @@ import mlx.core as mx
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.components import COMPONENTS
 from ..checkpoint.family import MANIFEST
+from ..checkpoint.files import read_files
 from ..errors import CheckpointError
 from ..files import digest, read_json
 from ..weights.index import files_of
@@ -42,6 +43,8 @@ def verify_checkpoint(folder: Path) -> Generator[str, None, None]:
 def _components(folder: Path) -> dict[str, Tensors]:
     """Return the components that were written, checked by their configs if all of them were."""
     names = [name for name in COMPONENTS if (folder / name).is_dir()]
+    if not any((folder / name / "config.json").is_file() for name in names):
+        return read_files([folder])  # for a program that needs no configs
     if all(name in names for name, component in COMPONENTS.items() if component.required):
         checkpoint = Checkpoint.open(folder)
         return {name: stored.tensors for name, stored in checkpoint.components.items()}

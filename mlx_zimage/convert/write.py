@@ -3,7 +3,8 @@
 import json
 import os
 import struct
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -19,22 +20,45 @@ from ..weights.safetensors import SIZES
 from ..weights.sizes import KINDS, Output
 
 SHARD = 5_000_000_000  # bytes, at most, unless a single tensor is larger
+PYTORCH: Mapping[str, str] = {"format": "pt"}
+"""The metadata without which transformers refuses a file."""
 
 
-def write(folder: Path, stem: str, items: list[Output]) -> Generator[int, None, None]:
+@dataclass(frozen=True)
+class Files:
+    """How the files of a component are named, and what they say of themselves."""
+
+    stem: str  # of their names
+    numbered: bool = False  # 0.safetensors, 1.safetensors, ... instead
+    header: Mapping[str, str] = field(default_factory=lambda: PYTORCH)
+    about: Mapping[str, str] = field(default_factory=dict)  # metadata that needs an index
+
+    @property
+    def index(self) -> str:
+        """The name of the index; other programs look for their metadata in one name alone."""
+        return f"model{INDEX}" if self.about else f"{self.stem}{INDEX}"
+
+    def name(self, number: int, count: int) -> str:
+        """Return the name of one file of several, counted from 0."""
+        if self.numbered:
+            return f"{number}.safetensors"
+        if count == 1:
+            return f"{self.stem}.safetensors"
+        return f"{self.stem}-{number + 1:05}-of-{count:05}.safetensors"
+
+
+def write(folder: Path, files: Files, items: list[Output]) -> Generator[int, None, None]:
     """Write one file, or shards with an index. Yield the bytes of each tensor once written."""
     shards = _split(items)
     places: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"{stem}.safetensors"
-        if len(shards) > 1:
-            name = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
-        yield from _write_file(folder / name, shard)
+    for number, shard in enumerate(shards):
+        name = files.name(number, len(shards))
+        yield from _write_file(folder / name, shard, files.header)
         places |= {key: name for item in shard for key in item.arrays}
-    if len(shards) > 1:
-        total = sum(item.size for item in items)
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        write_json(folder / f"{stem}{INDEX}", index)
+    if len(shards) > 1 or files.about:
+        total = {"total_size": sum(item.size for item in items)}
+        index = {"metadata": {**total, **files.about}, "weight_map": dict(sorted(places.items()))}
+        write_json(folder / files.index, index)
 
 
 def _split(items: list[Output]) -> list[list[Output]]:
@@ -49,8 +73,10 @@ def _split(items: list[Output]) -> list[list[Output]]:
     return shards
 
 
-def _write_file(file: Path, items: list[Output]) -> Generator[int, None, None]:
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+def _write_file(
+    file: Path, items: list[Output], metadata: Mapping[str, str]
+) -> Generator[int, None, None]:
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for item in items:
         for key, (kind, shape) in item.arrays.items():

@@ -4,17 +4,14 @@ import errno
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event
 from typing import Any
 
 from ..errors import DownloadError, RequestError
 from ..events import Downloaded
-from ..files import digest
+from .http import client, headers, refuse_error
 from .locate import (
     CONFIGS,
     MODEL_INDEX,
@@ -29,7 +26,9 @@ from .locate import (
     quote,
     repo_of,
 )
-from .transfer import Transfer, progress_bar
+from .published import File, Published
+from .resume import WrongHashError, kept
+from .transfer import Transfers
 
 KINDS = (".json", ".txt", ".safetensors")
 FORMS = ("", "bf16", "fp16", "fp32")
@@ -43,15 +42,6 @@ WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
-class File:
-    """A file of a repo."""
-
-    name: str
-    size: int
-    sha256: str | None  # of large files, as the Hub knows it
-
-
-@dataclass(frozen=True)
 class Remote:
     """The files of a repo that a download consists of."""
 
@@ -59,11 +49,18 @@ class Remote:
     branch: str | None  # or tag or commit, as requested
     commit: str
     files: tuple[File, ...]
+    license: str | None = None  # in the Hub's words, such as apache-2.0
 
     @property
     def size(self) -> int:
         """Bytes of all files, whether they are on this machine or not."""
-        return sum(file.size for file in self.files)
+        return _size(self.files)
+
+    @property
+    def left(self) -> int:
+        """Bytes that a download would fetch; those that earlier runs have left are kept."""
+        missing = self.missing()
+        return _size(missing) - sum(kept(self.repo, file) for file in missing)
 
     def missing(self) -> list[File]:
         """Return the files that are not on this machine."""
@@ -85,8 +82,9 @@ def look_up(source: str | Path, revision: str | None = None) -> Remote:
     if offline():
         raise DownloadError(f"{repo} cannot be downloaded: {advice(repo, revision)}")
     try:
-        commit, files = list_files(repo, revision)
-        names = [file.name for file in files]
+        published = list_files(repo, revision)
+        commit = published.revision
+        names = [file.name for file in published.files]
         index = _model_index(repo, commit) if commit and MODEL_INDEX in names else {}
     except Exception as error:  # each version of the library raises those of its own HTTP client
         raise failure(repo, revision, error) from error
@@ -96,19 +94,21 @@ def look_up(source: str | Path, revision: str | None = None) -> Remote:
             f"{repo} is no checkpoint in the official layout (folders with config.json and "
             f"weights); fetch the file you want (hf download {repo} FILE) and give its path"
         )
-    return Remote(repo, revision, commit, tuple(f for f in files if f.name in needed))
+    files = tuple(file for file in published.files if file.name in needed)
+    return Remote(repo, revision, commit, files, published.license)
 
 
-def list_files(repo: str, revision: str | None) -> tuple[str | None, list[File]]:
-    """Return the commit and the files of a repo, as the Hub lists them."""
+def list_files(repo: str, revision: str | None) -> Published:
+    """Ask the Hub for all files of a repo, with their sizes and hashes."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=10)
-    files = [
-        File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None))
+    files = tuple(
+        File(entry.rfilename, entry.size or 0, getattr(entry.lfs, "sha256", None) or entry.blob_id)
         for entry in info.siblings or []
-    ]
-    return info.sha, files
+    )
+    terms = [tag for tag in info.tags or [] if tag.startswith("license:")]
+    return Published(repo, info.sha, terms[0].partition(":")[2] if terms else None, files)
 
 
 def fetching(
@@ -144,39 +144,43 @@ def fetch(remote: Remote) -> Generator[Downloaded, None, Path]:
 def transfer(remote: Remote) -> Generator[Downloaded, None, None]:
     """Fetch the files of `remote` that are not on this machine."""
     missing = remote.missing()
-    size = sum(file.size for file in missing)
-    _check_disk(remote.repo, size)
-    done = remote.size - size
+    _check_disk(remote.repo, remote.left)
     # Small files first: configs and indexes say what else must come. One file is fetched by the
     # branch's name, so that the cache knows what the branch is: at once where model_index.json then
     # tells a complete folder from the rest of an interrupted download, else when all others are.
     anchor = next((file for file in remote.files if file.name == MODEL_INDEX), remote.files[0])
-    others = sorted((file for file in missing if file != anchor), key=lambda file: file.size)
-    for file in [anchor, *others] if anchor.name == MODEL_INDEX else [*others, anchor]:
-        for count in _fetch_file(remote, file, by_branch=file == anchor):
-            if count < file.size and file in missing:
-                yield Downloaded(file.name, done + count, remote.size)
-        done += file.size if file in missing else 0
-        yield Downloaded(file.name, done, remote.size)
+    others = sorted((f for f in missing if f != anchor), key=lambda file: file.size or 0)
+    by_branch = (remote.branch or "main", [anchor])
+    rounds = [by_branch, (remote.commit, others)]
+    done, last = remote.size - _size([anchor, *others]), -1
+    for revision, files in rounds if anchor.name == MODEL_INDEX else rounds[::-1]:
+        for name, count in _transferred(remote, revision, files) if files else ():
+            if done + count > last:
+                last = done + count
+                yield Downloaded(name, last, remote.size)
+        done += _size(files)
 
 
-def _fetch_file(remote: Remote, file: File, by_branch: bool) -> Generator[int, None, None]:
-    """Yield the number of bytes so far; compare the file's hash with the Hub's at the end."""
-    moving = Transfer(remote.repo, file.name, remote.branch if by_branch else remote.commit)
+def _transferred(
+    remote: Remote, revision: str, files: Sequence[File]
+) -> Generator[tuple[str, int], None, None]:
+    """Fetch files side by side; yield the latest name and the bytes so far."""
+    transfers = Transfers(remote.repo, revision, files)
     try:
-        yield from moving.progress()
+        yield from transfers.progress()
     finally:
-        moving.stop()
-    if moving.error is not None:
-        raise failure(remote.repo, remote.branch, moving.error) from moving.error
-    path = Path(moving.path)
-    if file.sha256 is not None and digest(path) != file.sha256:
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
+        transfers.stop()
+    if isinstance(transfers.error, WrongHashError):
         raise DownloadError(
-            f"{file.name} of {remote.repo} arrived with another SHA-256 than the Hub lists, and "
+            f"{transfers.error} of {remote.repo} arrived with another hash than the Hub lists, and "
             f"was removed; run again: {command(remote.repo, remote.branch)}"
-        )
+        ) from transfers.error
+    if transfers.error is not None:
+        raise failure(remote.repo, remote.branch, transfers.error) from transfers.error
+
+
+def _size(files: Sequence[File]) -> int:
+    return sum(file.size or 0 for file in files)
 
 
 def _check_disk(repo: str, size: int) -> None:
@@ -194,16 +198,17 @@ def _check_disk(repo: str, size: int) -> None:
 
 def _model_index(repo: str, commit: str) -> dict[str, Any]:
     """Read a repo's model_index.json; the cache stays as it is."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     path = try_to_load_from_cache(repo, MODEL_INDEX, revision=commit)
-    with tempfile.TemporaryDirectory() as folder:
-        if not isinstance(path, str):
-            bar = progress_bar(SimpleQueue(), Event())  # huggingface_hub's own would be shown
-            path = hf_hub_download(
-                repo, MODEL_INDEX, revision=commit, local_dir=folder, tqdm_class=bar
-            )
-        index = json.loads(Path(path).read_text("utf-8"))
+    if isinstance(path, str):
+        text = Path(path).read_text("utf-8")
+    else:
+        url = hf_hub_url(repo, MODEL_INDEX, revision=commit)
+        response = client().get(url, headers=headers(), timeout=10)
+        refuse_error(response)
+        text = response.text
+    index = json.loads(text)
     return index if isinstance(index, dict) else {}
 
 

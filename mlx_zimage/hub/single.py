@@ -2,15 +2,16 @@
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import DownloadError
 from ..events import Downloaded
-from .download import File, Remote, failure, list_files, transfer
+from .download import Remote, failure, list_files, transfer
 from .locate import REPO, offline, quote
+from .published import File
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """The files of a PEFT adapter, which is a folder."""
@@ -66,17 +67,17 @@ class HubFile:
         if variable := offline():
             raise DownloadError(f"{self} cannot be downloaded: {variable} is set; unset it")
         try:
-            commit, files = list_files(self.repo, self.revision)
+            published = list_files(self.repo, self.revision)
         except Exception as error:  # each version of the library raises its HTTP client's own
             raise failure(self.repo, self.revision, error, "try again later") from error
-        chosen = self._chosen(files)
-        yield from transfer(Remote(self.repo, self.revision, commit or "", chosen))
+        chosen = self._chosen(published.files)
+        yield from transfer(Remote(self.repo, self.revision, published.revision or "", chosen))
         names = (*os.path.split(chosen[-1].name),)
         path = HubFile(self.repo, self.revision, "/".join(filter(None, names))).cached()
         assert path is not None
         return path if len(chosen) == 1 else path.parent
 
-    def _chosen(self, files: list[File]) -> tuple[File, ...]:
+    def _chosen(self, files: Sequence[File]) -> tuple[File, ...]:
         """Return the file to fetch, or the two of a PEFT adapter."""
         by_name = {file.name: file for file in files}
         if self.name in by_name:

@@ -1,93 +1,71 @@
-"""One file on its way from the Hub to the cache.
+"""A repo's files on their way from the Hub to the cache, several at once.
 
-huggingface_hub fetches it, resumes after a broken connection and stores it. It runs in a thread of
-its own, so that the consumer of the progress can stop at any time.
+huggingface_hub begins a file anew in each run. Here `resume` brings the bytes to where
+huggingface_hub looks for them, which then adds the file to its cache as it does its own. The
+transfers run in threads, so that the consumer of the progress can stop at any time.
 """
 
 import threading
-import time
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Generator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
 
+from .published import File
+from .resume import StoppedError, fetch_file
+
+AT_ONCE = 4  # files
 PROGRESS_SECONDS = 0.1  # between two reports
-STOP_SECONDS = 5  # a cancelled transfer may take to clean up
+STOP_SECONDS = 5  # a stopped transfer may take to end
 
 
-class Transfer:
-    """A running download of one file; `path` or `error` is set once it has ended."""
+class Transfers:
+    """Running downloads of a repo's files; `error` is set once they have ended with one."""
 
-    def __init__(self, repo: str, name: str, revision: str | None):
-        self.path = ""
+    def __init__(self, repo: str, revision: str, files: Sequence[File]):
         self.error: Exception | None = None
-        self._counts: SimpleQueue[int | None] = SimpleQueue()  # None: the transfer has ended
+        self._repo, self._revision = repo, revision
+        self._waiting: SimpleQueue[File] = SimpleQueue()
+        for file in files:
+            self._waiting.put(file)
+        self._lock, self._latest, self._total = threading.Lock(), "", 0
         self._stop = threading.Event()
-        arguments = (repo, name, revision)
-        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in files[:AT_ONCE]]
+        for thread in self._threads:
+            thread.start()
 
-    def progress(self) -> Generator[int, None, None]:
-        """Yield the number of bytes so far, every PROGRESS_SECONDS until the transfer ends."""
-        total, running = 0, True
-        while running:
-            until = time.monotonic() + PROGRESS_SECONDS
-            while running and (seconds := until - time.monotonic()) > 0:
-                with suppress(Empty):
-                    count = self._counts.get(timeout=seconds)
-                    total += count or 0
-                    running = count is not None
-            yield total
-        self._thread.join()  # `stop` must not take it for a transfer that runs
+    def progress(self) -> Generator[tuple[str, int], None, None]:
+        """Yield the latest file and the bytes so far, every PROGRESS_SECONDS and at the end."""
+        most = 0  # a file that is begun anew does not turn the progress back
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(PROGRESS_SECONDS)
+                with self._lock:
+                    name, total = self._latest, self._total
+                if total > most and thread.is_alive():
+                    most = total
+                    yield name, most
+        yield self._latest, max(most, self._total)
 
     def stop(self) -> None:
-        """End the transfer, if it still runs, and wait until it has."""
+        """End the transfers that still run, and wait until they have."""
         self._stop.set()
-        if self._thread.is_alive():
-            with suppress(Exception):  # Xet's threads do not pass on what a progress bar raises
-                from huggingface_hub.utils._xet import abort_xet_session
+        for thread in self._threads:
+            thread.join(STOP_SECONDS)
 
-                abort_xet_session()  # type: ignore[no-untyped-call]  # theirs, without types
-        self._thread.join(STOP_SECONDS)
-
-    def _run(self, repo: str, name: str, revision: str | None) -> None:
+    def _run(self) -> None:
         from huggingface_hub import hf_hub_download
 
         try:
-            bar = progress_bar(self._counts, self._stop)
-            self.path = hf_hub_download(repo, name, revision=revision, tqdm_class=bar)
-        except Exception as error:  # for the thread that consumes the progress
-            self.error = error
-        finally:
-            self._counts.put(None)
+            while not self._stop.is_set():
+                file = self._waiting.get_nowait()
 
+                def count(size: int, name: str = file.name) -> None:
+                    with self._lock:
+                        self._latest, self._total = name, self._total + size
 
-class _StoppedError(Exception):
-    """The consumer wants no more of the transfer."""
-
-
-def progress_bar(counts: "SimpleQueue[int | None]", stop: threading.Event) -> Any:
-    """Return a class that huggingface_hub takes for tqdm, and that counts and stops."""
-
-    class Bar:
-        def __init__(self, *_: Any, initial: int = 0, total: int | None = None, **__: Any):
-            self.n, self.total = initial, total
-
-        def update(self, n: float | None = 1) -> None:
-            if stop.is_set():
-                raise _StoppedError
-            counts.put(int(n or 0))
-
-        def update_transfer(self, n: float | None = 1) -> None:
-            """Ignore the bytes on the wire, which Xet counts apart from those on disk."""
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None:
+                fetch_file(self._repo, self._revision, file, count, self._stop)
+                hf_hub_download(self._repo, file.name, revision=self._revision)
+        except (Empty, StoppedError):
             pass
-
-        def __getattr__(self, _: str) -> Any:  # refresh, close, descriptions: nothing to show
-            return lambda *_, **__: None
-
-    return Bar
+        except Exception as error:  # for the thread that consumes the progress
+            self.error = self.error or error
+            self._stop.set()

@@ -13,6 +13,7 @@ from tests.hub.hub_server import COMMIT, Hub
 
 DRAW = ("generate", "a red circle", "--seed", "1", "--steps", "1", "-o", "a.png")
 MODEL = ("--model", "owner/model")
+SAID = "owner/model (licence apache-2.0, revision cccccccc): 19 files, 0.01 GB"
 
 
 def test_download(run: Run, hub: Hub) -> None:
@@ -36,12 +37,12 @@ def test_generate_says_what_it_downloads(run: Run, hub: Hub) -> None:
     unasked = run(*DRAW, *MODEL)
     assert unasked.status == 1
     assert unasked.error == (
-        "owner/model: 19 files, 0.01 GB, are not on this machine; give --download to fetch them "
+        f"{SAID}, are not on this machine; give --download to fetch them "
         "(the model demo needs no download)"
     )
     done = run(*DRAW, *MODEL, "--download")
     assert done.status == 0, done.err
-    assert done.err.startswith("downloading owner/model: 19 files, 0.01 GB\ndownload: ")
+    assert done.err.startswith(f"downloading {SAID}\ndownload: ")
     assert done.err.count("\n") == 2
     hub.status = 503
     assert run(*DRAW, *MODEL, "--overwrite").status == 0
@@ -60,7 +61,7 @@ def test_a_person_is_asked(
     monkeypatch.setattr(sys, "stdin", Keyboard(answer))
     monkeypatch.setattr(sys, "stderr", screen)
     assert run(*DRAW, *MODEL).status == status
-    question = "owner/model: 19 files, 0.01 GB, are not on this machine. Download them? [y/N]"
+    question = f"{SAID}, are not on this machine. Download them? [y/N]"
     assert question in screen.getvalue()
     assert os.listdir(here) == (["a.png"] if status == 0 else [])
 

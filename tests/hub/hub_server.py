@@ -24,12 +24,15 @@ class Hub(ThreadingHTTPServer):
         self.folder = folder
         self.status = 0  # answer every request with it
         self.status_of: dict[str, int] = {}  # answer requests of these files with it
+        self.stumbles: dict[str, list[int]] = {}  # statuses that a file is answered with first
         self.cut: dict[str, int] = {}  # bytes of a file after which the connection ends, once
+        self.ranges = True  # else all of a file is sent, whatever is requested
         self.wrong: set[str] = set()  # files whose hash is listed wrong
         self.token: str | None = None
         self.slow = 0.0  # seconds before each piece
         self.cut_off = threading.Event()  # a client went away before a file had ended
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
+        self.sending, self.most_at_once = 0, 0  # files
 
     def handle_error(self, *_: Any) -> None:
         """Note that a client went away, which some tests want, and stay quiet."""
@@ -39,10 +42,14 @@ class Hub(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def sha256(self, name: str) -> str:
-        if name in self.wrong:
-            return "0" * 64
-        return hashlib.sha256((self.folder / name).read_bytes()).hexdigest()
+    def hash(self, name: str) -> str:
+        """The name of a file's bytes: SHA-256 of large files, Git's own of small ones."""
+        data = (self.folder / name).read_bytes()
+        if name.endswith(LARGE):
+            digest = hashlib.sha256(data).hexdigest()
+        else:
+            digest = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        return "0" * len(digest) if name in self.wrong else digest
 
     def siblings(self) -> list[dict[str, Any]]:
         entries = []
@@ -50,7 +57,9 @@ class Hub(ThreadingHTTPServer):
             name, size = file.relative_to(self.folder).as_posix(), file.stat().st_size
             entry: dict[str, Any] = {"rfilename": name, "size": size, "blobId": "b" * 40}
             if name.endswith(LARGE):
-                entry["lfs"] = {"size": size, "sha256": self.sha256(name), "pointerSize": 130}
+                entry["lfs"] = {"size": size, "sha256": self.hash(name), "pointerSize": 130}
+            else:
+                entry["blobId"] = self.hash(name)
             entries.append(entry)
         return entries
 
@@ -84,6 +93,8 @@ class Handler(BaseHTTPRequestHandler):
             self._error(404, "EntryNotFound")
         elif status := hub.status_of.get(path.split("/", 5)[5]):
             self._error(status, "Trouble")
+        elif body and hub.stumbles.get(path.split("/", 5)[5]):
+            self._error(hub.stumbles[path.split("/", 5)[5]].pop(0), "Trouble")
         else:
             self._file(path.split("/", 5)[5], body)
 
@@ -91,18 +102,30 @@ class Handler(BaseHTTPRequestHandler):
         if revision not in ("main", "v1", COMMIT):
             self._error(404, "RevisionNotFound")
             return
-        content = {"id": "owner/model", "sha": COMMIT, "siblings": self.server.siblings()}
+        content = {
+            "id": "owner/model",
+            "sha": COMMIT,
+            "siblings": self.server.siblings(),
+            "tags": ["mlx", "license:apache-2.0"],
+        }
         self._send(200, json.dumps(content).encode(), {}, body)
 
     def _file(self, name: str, body: bool) -> None:
         data, status = (self.server.folder / name).read_bytes(), 200
-        headers = {"ETag": f'"{self.server.sha256(name)}"', "X-Repo-Commit": COMMIT}
-        headers |= {"X-Linked-Size": str(len(data)), "Accept-Ranges": "bytes"}
-        if span := self.headers.get("Range"):
+        headers = {"ETag": f'"{self.server.hash(name)}"', "X-Repo-Commit": COMMIT}
+        headers |= {"X-Linked-Size": str(len(data))}
+        if self.server.ranges and (span := self.headers.get("Range")):
             start = int(span.removeprefix("bytes=").split("-")[0])
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
             data, status = data[start:], 206
-        self._send(status, data, headers, body, self.server.cut.pop(name, None) if body else None)
+        self.server.sending += body
+        self.server.most_at_once = max(self.server.most_at_once, self.server.sending)
+        try:
+            self._send(
+                status, data, headers, body, self.server.cut.pop(name, None) if body else None
+            )
+        finally:
+            self.server.sending -= body
 
     def _error(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code}, body=True)

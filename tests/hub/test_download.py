@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def hub(
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("mlx_zimage.hub.resume.WAIT_SECONDS", 0.001)
         yield hub
 
 
@@ -188,44 +190,110 @@ def test_a_revision(hub: Hub) -> None:
         look_up("owner/model", "v2")
 
 
-def test_cut_in_the_middle(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def _ranges(hub: Hub, name: str = WEIGHTS) -> list[str | None]:
+    """The ranges in which a file's bytes were requested."""
+    return [span for method, p, span in hub.requests if method == "GET" and p.endswith(name)]
+
+
+def test_cut_in_the_middle(hub: Hub) -> None:
     """The remaining bytes of the file are requested, not all of them."""
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 12)
     hub.cut[WEIGHTS] = 1 << 16
     list(download("owner/model"))
-    ranges = [span for _, path, span in hub.requests if path.endswith(WEIGHTS) and span]
-    assert ranges == [f"bytes={1 << 16}-"]
+    assert _ranges(hub) == [None, f"bytes={1 << 16}-"]
     ZImage.load("owner/model").generate("x", **DRAWN)
 
 
-def test_stopped_and_begun_again(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cancelled transfer ends soon; complete files stay in the cache, others do not."""
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1 << 12)
+def _kept(hub: Hub) -> list[Path]:
+    return list(hub.folder.parent.rglob("*.incomplete"))
+
+
+def _stop_within(hub: Hub, name: str) -> int:
+    """Begin a download and stop it when `name` has begun; return the bytes that are kept."""
     events = download("owner/model")
+    hub.slow = 0.02
     for event in events:
-        hub.slow = 0.02
-        if event.file == WEIGHTS:
+        if event.file == name:
             break
-    requests = len(hub.requests)
     events.close()
+    hub.slow = 0.0
+    return sum(file.stat().st_size for file in _kept(hub))
+
+
+def test_stopped_and_resumed(hub: Hub) -> None:
+    """A cancelled download ends soon; the next one fetches what is missing, to the byte."""
+    kept = _stop_within(hub, WEIGHTS)
     assert hub.cut_off.wait(10)  # long before the file would have ended
-    assert len(hub.requests) == requests
-    assert list(hub.folder.parent.rglob("*.incomplete")) == []
-    with pytest.raises(
-        DownloadError, match=rf"incomplete \({WEIGHTS} is missing\) on this machine; run: mlx-z"
-    ):
+    total = look_up("owner/model").size
+    with pytest.raises(DownloadError, match=r"incomplete \(.* is missing\) on this machine; run: "):
         locate("owner/model")
-    hub.slow, before = 0, _fetched(hub)
+    assert 0 < kept < total
+    before, remote = _fetched(hub), look_up("owner/model")
+    assert remote.left == sum(file.size or 0 for file in remote.missing()) - kept
     hub.requests.clear()
+    assert list(download("owner/model"))[-1].done == total
+    begun = [int(span.strip("bytes=-")) for span in _ranges(hub, "") if span]
+    assert sum(begun) == kept
+    assert _fetched(hub) | before == {file.name for file in look_up("owner/model").files}
+    assert _kept(hub) == []
+    ZImage.load("owner/model").generate("x", **DRAWN)
+
+
+def test_a_server_without_ranges(hub: Hub) -> None:
+    """It sends all of the file again, which is used from where the earlier run stopped."""
+    assert _stop_within(hub, WEIGHTS) > 0
+    hub.ranges = False
+    events = list(download("owner/model"))
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    ZImage.load("owner/model").generate("x", **DRAWN)
+
+
+def test_what_is_kept_is_damaged(hub: Hub) -> None:
+    """It is thrown away, and the file fetched anew."""
+    _stop_within(hub, WEIGHTS)
+    for file in _kept(hub):
+        data = bytearray(file.read_bytes())
+        if data:
+            data[0] ^= 1
+            file.write_bytes(data)
     list(download("owner/model"))
-    assert _fetched(hub) & before == {WEIGHTS}
-    locate("owner/model")
+    assert _ranges(hub)[-1] is None
+    ZImage.load("owner/model").generate("x", **DRAWN)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_asks_to_come_back(hub: Hub, status: int) -> None:
+    hub.stumbles[WEIGHTS] = [status, status]
+    list(download("owner/model"))
+    assert _ranges(hub) == [None] * 3
+    shutil.rmtree(locate("owner/model").parents[1])
+    hub.status_of[WEIGHTS] = status
+    with pytest.raises(DownloadError, match=f"answers with status {status}; try again later"):
+        list(download("owner/model"))
+
+
+def test_several_files_at_once(hub: Hub) -> None:
+    hub.slow = 0.01
+    list(download("owner/model"))
+    large = [p for method, p, _ in hub.requests if method == "GET" and p.endswith(".safetensors")]
+    assert hub.most_at_once > 1 and len(large) == len({*large})
+
+
+def test_two_runs_at_once(hub: Hub) -> None:
+    """The second waits for the files that the first is fetching."""
+    hub.slow = 0.005
+    first, second = download("owner/model"), download("owner/model")
+    next(first)
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(lambda run: [*run], run) for run in (first, second)]
+        assert all(run.result()[-1].done == look_up("owner/model").size for run in runs)
+    assert _ranges(hub) == [None]
+    ZImage.load("owner/model").generate("x", **DRAWN)
 
 
 def test_wrong_hash(hub: Hub) -> None:
     """The file is removed, and fetched again when the Hub is right."""
     hub.wrong.add(WEIGHTS)
-    with pytest.raises(DownloadError, match="arrived with another SHA-256 than the Hub lists"):
+    with pytest.raises(DownloadError, match="arrived with another hash than the Hub lists"):
         list(download("owner/model"))
     with pytest.raises(DownloadError, match="incomplete"):
         locate("owner/model")
@@ -275,7 +343,7 @@ def test_a_full_disk(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("mlx_zimage.hub.resume._write", refuse)
     with pytest.raises(DownloadError, match=r"the cache cannot be written .*No space left"):
         list(fetch(remote))
 
