@@ -44,6 +44,7 @@ if _TYPE_CHECKING:
     from .convert.copies import Copy, list_copies, remove_copy
     from .convert.plan import Conversion
     from .convert.publish import convert_checkpoint
+    from .convert.report import check_reportable, measure_conversion
     from .convert.verify import verify_checkpoint
     from .hub.download import Remote, download, look_up
     from .images.compare import Comparison, compare_pictures
@@ -57,6 +58,7 @@ _LATER = {
     "convert.copies": ("Copy", "list_copies", "remove_copy"),
     "convert.plan": ("Conversion",),
     "convert.publish": ("convert_checkpoint",),
+    "convert.report": ("check_reportable", "measure_conversion"),
     "convert.verify": ("verify_checkpoint",),
     "hub.download": ("Remote", "download", "look_up"),
     "images.compare": ("Comparison", "compare_pictures"),
@@ -105,6 +107,7 @@ __all__ = [
     "ZImageError",
     "check_output",
     "check_outputs",
+    "check_reportable",
     "compare_pictures",
     "contact_sheet",
     "convert_checkpoint",
@@ -113,6 +116,7 @@ __all__ = [
     "list_loras",
     "locate",
     "look_up",
+    "measure_conversion",
     "read_lora",
     "read_metadata",
     "remove_copy",

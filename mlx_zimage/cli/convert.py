@@ -1,18 +1,30 @@
 """`convert` a checkpoint, and `verify` a converted one."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .. import Conversion, convert_checkpoint, verify_checkpoint
+from .. import (
+    Conversion,
+    check_output,
+    check_reportable,
+    convert_checkpoint,
+    measure_conversion,
+    verify_checkpoint,
+)
 from . import options as o
 from . import values
 from .models import Choice, find, returned, usage
 from .parsing import UsageError
 from .progress import Reporter, reporter
 
+HINT = (
+    "--calibrate would halve the error of these weights; for the full model it takes about "
+    "10 minutes on a Max and 30 on a base chip, by calculation"
+)
 Source = Annotated[
     str, typer.Argument(help=f"{o.MODELS}.", metavar="SOURCE", rich_help_panel="Files")
 ]
@@ -69,6 +81,15 @@ Prompts = Annotated[
         help="Prompts to calibrate with, one a line. Default: a list that comes with the program.",
         metavar="FILE",
         rich_help_panel="Weights",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="Measure each block's error against the source, print it and write it to FILE.json.",
+        metavar="FILE",
+        rich_help_panel="Files",
     ),
 ]
 Group = Annotated[
@@ -151,6 +172,7 @@ def convert(
     mixed: Mixed = None,
     rotate: Rotate = False,
     prompts: Prompts = None,
+    report_file: ReportFile = None,
     dtype: Dtype = "bfloat16",
     revision: o.Revision = None,
     download: o.Download = False,
@@ -185,10 +207,19 @@ def convert(
                 prompts=prompts,
                 target=target,
             )
+            if report_file is not None:
+                check_reportable(conversion)
+                check_output(report_file, ".json")
         if out is None:
             _show_plan(conversion, report)
             return
+        if conversion.calibration is None and q is not None and re.fullmatch("[3-6]", q):
+            report.note(HINT)
         returned(convert_checkpoint(conversion, out, force=force), report.event)
+        if report_file is not None:
+            errors = returned(measure_conversion(conversion, out), report.event)
+            errors.save(report_file)
+            report.result(errors.table, "report", **errors.to_dict())
         report.result(str(out), "converted", folder=str(out))
 
 

@@ -92,6 +92,7 @@ class Course:
 
     checkpoint: Checkpoint
     count: int  # prompts
+    seed: int = 0  # of the first prompt's noise
 
     def size(self, prompt: int) -> tuple[int, int]:
         """Return the height and width of a prompt's latents."""
@@ -126,7 +127,8 @@ class Course:
         sizes = [self.size(i) for i in range(self.count)]
         channels = self.checkpoint.transformer.in_channels
         latents = [
-            NoiseStream(TORCH_CPU, i).draw((1, channels, *size)) for i, size in enumerate(sizes)
+            NoiseStream(TORCH_CPU, self.seed + i).draw((1, channels, *size))
+            for i, size in enumerate(sizes)
         ]
         steps = [self.steps(i) for i in range(self.count)]
         last = [max(self.sampled(i)) for i in range(self.count)]

@@ -1,7 +1,8 @@
 """Verification: a converted checkpoint against its manifest."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 
@@ -13,12 +14,14 @@ from ..errors import CheckpointError
 from ..files import digest, read_json
 from ..weights.index import files_of
 from ..weights.official import read_component
-from ..weights.tensor import Tensors
+from ..weights.packing import Packing
+from ..weights.tensor import Packings, Tensors, stored
 
 
 def verify_checkpoint(folder: Path) -> Generator[str, None, None]:
-    """Check hashes, shapes and every number. Yield each file and component that passes."""
-    files = read_json(folder / MANIFEST).get("files")
+    """Check hashes, shapes, recipe and every number. Yield each file and component that passes."""
+    manifest = read_json(folder / MANIFEST)
+    files, recipe = manifest.get("files"), manifest.get("recipe")
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{folder / MANIFEST} lists no files; convert again")
     for file in files_of(folder):
@@ -33,11 +36,27 @@ def verify_checkpoint(folder: Path) -> Generator[str, None, None]:
             raise CheckpointError(f"{file} is not the file that was written; convert again")
         yield name
     for name, tensors in _components(folder).items():
+        if isinstance(recipe, dict) and not _is_by(recipe.get(name), stored(tensors)):
+            raise CheckpointError(
+                f"{folder / name} is not quantized as {MANIFEST} says; convert again"
+            )
         for tensor in tensors.values():
             for start, stop in tensor.spans():
                 if not mx.isfinite(tensor.rows(start, stop)).all().item():
                     raise CheckpointError(f"{tensor.where} holds numbers that are not finite")
         yield name
+
+
+def _is_by(recipe: Any, packings: Packings) -> bool:
+    """Return whether layers are stored as a recipe says: most by its block, others by their own."""
+    if not isinstance(recipe, Mapping):
+        return recipe is None and not packings
+    try:
+        return bool(packings) and all(
+            Packing.parse(recipe.get(path, recipe)) == packing for path, packing in packings.items()
+        )
+    except (ValueError, AttributeError):
+        return False
 
 
 def _components(folder: Path) -> dict[str, Tensors]:
@@ -47,7 +66,7 @@ def _components(folder: Path) -> dict[str, Tensors]:
         return read_files([folder])  # for a program that needs no configs
     if all(name in names for name, component in COMPONENTS.items() if component.required):
         checkpoint = Checkpoint.open(folder)
-        return {name: stored.tensors for name, stored in checkpoint.components.items()}
+        return {name: component.tensors for name, component in checkpoint.components.items()}
     return {
         name: read_component(folder / name, read_json(folder / name / "config.json"))
         for name in names

@@ -66,9 +66,14 @@ class TransformerWalk:
         self._model.context_refiner = []  # `condition` runs it for all captions
 
     @property
-    def count(self) -> int:
-        """The blocks that one walk visits after the captions'."""
-        return len(self._model.noise_refiner) + len(self._model.layers)
+    def blocks(self) -> dict[str, Any]:
+        """The blocks by name, those of captions too."""
+        lists = {
+            "context_refiner": self._refiner,
+            "noise_refiner": self._model.noise_refiner,
+            "layers": self._model.layers,
+        }
+        return {f"{n}.{i}": block for n, blocks in lists.items() for i, block in enumerate(blocks)}
 
     def condition(
         self,

@@ -15,7 +15,6 @@ from ..weights.tensor import Packings, Tensor
 BITS = (2, 3, 4, 5, 6, 8)
 BELOW, ABOVE = 2, 3  # candidates lie within so many bits of the mean
 ROTATION = "hadamard-64"
-PAYS = 0.85  # a rotation is taken where it brings the squared error below this share
 
 KINDS: dict[str, tuple[float, ...]] = {
     "to_q": (1.3e-2, 3.1e-3, 7.5e-4, 1.8e-4, 4.4e-5, 2.8e-6),
@@ -27,6 +26,21 @@ KINDS: dict[str, tuple[float, ...]] = {
     "w3": (2.4e-2, 6.1e-3, 1.5e-3, 3.5e-4, 8.7e-5, 5.5e-6),
 }
 """Relative squared errors at 2, 3, 4, 5, 6 and 8 bits by kind of layer, measured on the demo."""
+IMPORTANCE = {
+    "noise_refiner": 0.06,
+    "context_refiner": 0.23,
+    "to_q": 0.38,
+    "to_k": 1.2,
+    "to_v": 1.0,
+    "to_out": 3.2,
+    "w1": 0.6,
+    "w2": 2.4,
+    "w3": 0.9,
+}
+"""How much of a squared error at a layer is seen in the last latents, by its block or its kind.
+
+Measured on the demo over eight of its own prompts, each kind alone at 3 bits; to_v's is 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Option:
 
     packing: Packing
     size: int  # bytes
-    error: float
+    error: float  # of the outputs, relative and squared
 
 
 @dataclass(frozen=True)
@@ -91,17 +105,17 @@ def size_of(tensor: Tensor, packing: Packing) -> int:
 
 
 def best_of(options: Sequence[Option]) -> list[Option]:
-    """Return one option for each number of bits: rotated where that pays."""
+    """Return one option for each number of bits: rotated where that lowers the error."""
     best: dict[int, Option] = {}
     for option in sorted(options, key=lambda option: option.packing.rotation):
         other = best.get(option.packing.bits)
-        if other is None or option.error < PAYS * other.error:
+        if other is None or option.error < other.error:
             best[option.packing.bits] = option
     return [best[bits] for bits in sorted(best)]
 
 
 def allocate(options: Mapping[str, Sequence[Option]], room: int) -> Packings:
-    """Choose an option for each layer, so that all fit and the sum of errors is least.
+    """Choose an option for each layer, so that all fit and the sum of what is seen is least.
 
     Greedy: the step up that lowers the error most for each byte comes first.
     """
@@ -111,7 +125,7 @@ def allocate(options: Mapping[str, Sequence[Option]], room: int) -> Packings:
     check_room(by_layer, room)
     while True:
         steps = [
-            ((chosen[path].error - option.error) / (option.size - chosen[path].size), path, option)
+            (_gain(path, chosen[path], option), path, option)
             for path, listed in by_layer.items()
             for option in listed
             if 0 < option.size - chosen[path].size <= left and option.error < chosen[path].error
@@ -121,6 +135,13 @@ def allocate(options: Mapping[str, Sequence[Option]], room: int) -> Packings:
         _, path, option = max(steps, key=lambda step: (step[0], step[1]))
         left -= option.size - chosen[path].size
         chosen[path] = option
+
+
+def _gain(path: str, low: Option, high: Option) -> float:
+    """Return what a step up lowers of the visible error, for each byte."""
+    names = path.split(".")
+    importance = next((value for name, value in IMPORTANCE.items() if name in names), 1.0)
+    return importance * (low.error - high.error) / (high.size - low.size)
 
 
 def check_room(options: Mapping[str, Sequence[Option]], room: int) -> None:
