@@ -4,9 +4,9 @@ Each is a frozen dataclass. `job` is the index of the event's request where seve
 one job.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .checks import excerpt, shape_text
 from .errors import RequestError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from .request import Request
 
+Value = TypeVar("Value")
 Phase = Literal["load", "encode", "denoise", "decode"]
 
 
@@ -143,3 +144,13 @@ class Calibrated:
     task: Literal["drawing", "calibrating", "measuring"]
     done: int
     total: int
+
+
+def finish(events: Generator[Any, None, Value]) -> Value:
+    """Run a generator of events to its end, and return what it returns."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            value: Value = end.value
+            return value

@@ -3,11 +3,11 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 from .checkpoint.checkpoint import Checkpoint
 from .dtypes import Dtype
-from .events import Downloaded, Written
+from .events import Downloaded, Written, finish
 from .generation.plan import Planner
 from .generation.preview import Previewer, TinyFile
 from .hub.locate import local
@@ -19,8 +19,6 @@ from .process import check_process
 from .quantization.recipe import Quantization, Quantize
 from .request import Request
 
-Event = TypeVar("Event")
-Value = TypeVar("Value")
 Loaded = tuple[Checkpoint, Store, int | str | None, str, Previewer, Loras]
 """The arguments of `ZImage`."""
 
@@ -97,13 +95,3 @@ class Loading:
             store.put(chosen)
         previewer = Previewer(checkpoint, store, tiny)
         return checkpoint, store, self.quantize, str(self.source), previewer, shelf
-
-
-def finish(events: Generator[Event, None, Value]) -> Value:
-    """Run a generator to its end, and return what it returns."""
-    while True:
-        try:
-            next(events)
-        except StopIteration as end:
-            value: Value = end.value
-            return value

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, overload
 from .capabilities import Capabilities, capabilities, describe
 from .checkpoint.checkpoint import Checkpoint
 from .dtypes import Dtype
-from .events import Downloaded, Event, Result, Written
+from .events import Downloaded, Event, Result, Written, finish
 from .generation.job import Job
 from .generation.plan import Planner
 from .generation.preview import Previewer
 from .generation.run import Run
-from .loading import Loading, LoadOptions, finish
+from .loading import Loading, LoadOptions
 from .lora.loras import AppliedLora, Loras
 from .lora.source import Lora
 from .memory.estimate import Estimate

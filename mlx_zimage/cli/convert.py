@@ -142,6 +142,15 @@ For = Annotated[
         rich_help_panel="Files",
     ),
 ]
+Loras = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        help="A LoRA to merge into the weights, with its scale; repeatable.",
+        metavar="FILE[:SCALE]",
+        rich_help_panel="Weights",
+    ),
+]
 Plan = Annotated[
     bool,
     typer.Option(
@@ -174,6 +183,8 @@ def convert(
     prompts: Prompts = None,
     report_file: ReportFile = None,
     dtype: Dtype = "bfloat16",
+    lora: Loras = None,
+    lora_folder: o.LoraFolder = None,
     revision: o.Revision = None,
     download: o.Download = False,
     offline: o.Offline = False,
@@ -206,6 +217,9 @@ def convert(
                 rotate=rotate,
                 prompts=prompts,
                 target=target,
+                loras=lora or (),
+                lora_folder=lora_folder,
+                download=download,
             )
             if report_file is not None:
                 check_reportable(conversion)

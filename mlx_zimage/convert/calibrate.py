@@ -75,7 +75,13 @@ def _prepare(folder: Path, conversion: Conversion, calibration: Calibration) -> 
         for name, layers in calibration.candidates.items()
     }
     request = [FORMAT, conversion.checkpoint.identity, listed, list(calibration.prompts)]
-    request += [conversion.dtype, default_dtype(), device.kind(), version("mlx")]
+    request += [
+        [lora.to_dict() for lora in conversion.loras],
+        conversion.dtype,
+        default_dtype(),
+        device.kind(),
+        version("mlx"),
+    ]
     wanted = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     file = folder / "request"
     if not file.is_file() or file.read_text("utf-8") != wanted:

@@ -8,6 +8,11 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.components import COMPONENTS
 from ..dtypes import DTYPES
 from ..errors import RequestError
+from ..events import finish
+from ..lora.fuse import fused
+from ..lora.library import Library
+from ..lora.loras import AppliedLora, Loras
+from ..lora.source import Lora
 from ..quantization.recipe import Quantization
 from ..weights.sizes import Output, outputs
 from ..weights.tensor import Packings, Tensors, stored
@@ -27,6 +32,7 @@ class Conversion:
     packings: Mapping[str, Packings]  # by component: how its quantized layers are stored
     calibration: Calibration | None = None
     target: Target | None = None  # another program that is to load the result
+    loras: tuple[AppliedLora, ...] = ()  # that are merged into the weights
 
     @classmethod
     def plan(
@@ -45,6 +51,9 @@ class Conversion:
         rotate: bool = False,
         prompts: Path | None = None,
         target: str | None = None,
+        loras: Sequence[str | Path | Lora] = (),
+        lora_folder: str | Path | None = None,
+        download: bool = False,
     ) -> "Conversion":
         """Open `source` and decide how to write it.
 
@@ -56,6 +65,9 @@ class Conversion:
         `calibrate` rounds weights by what the model computes with, over a list of `prompts`.
         `mixed` does so as well, and chooses the bits of each of the transformer's layers: "3.5" in
         the mean, or "3GB" in all. `rotate` puts a Hadamard transform before layers where it pays.
+
+        `loras` are merged into the weights, before they are quantized; `download` allows those that
+        are on the Hub to be fetched.
         """
         if dtype not in DTYPES:
             raise RequestError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
@@ -83,7 +95,10 @@ class Conversion:
         program = None if target is None else target_of(target)
         if program and only:
             raise RequestError(f"{program.name} needs all components; leave out only={only!r}")
-        conversion = cls._of(Checkpoint.open(source, base, beside), quantizations, dtype)
+        checkpoint, applied = _merged(
+            Checkpoint.open(source, base, beside), loras, lora_folder, download
+        )
+        conversion = replace(cls._of(checkpoint, quantizations, dtype), loras=applied)
         if is_calibrated:
             packings, calibration = calibrated_plan(
                 conversion.checkpoint,
@@ -161,6 +176,18 @@ class Conversion:
     def count(self, name: str) -> int:
         """Return the number of a component's parameters."""
         return sum(tensor.count for tensor in self.tensors(name).values())
+
+
+def _merged(
+    checkpoint: Checkpoint,
+    loras: Sequence[str | Path | Lora],
+    lora_folder: str | Path | None,
+    download: bool,
+) -> tuple[Checkpoint, tuple[AppliedLora, ...]]:
+    """Return a checkpoint with LoRAs merged in, and what they are."""
+    shelf = Loras(checkpoint, Library.open(lora_folder))
+    opened = finish(shelf.opening(loras, download=download))
+    return fused(checkpoint, opened), tuple(AppliedLora.of(*pair) for pair in opened)
 
 
 def _values(

@@ -123,6 +123,7 @@ def _write_manifest(work: Path, conversion: Conversion) -> None:
         component: describe(packings) if packings else None
         for component, packings in conversion.packings.items()
     }
+    merged = [{**lora.to_dict(), "source": lora.name} for lora in conversion.loras]
     files = {
         str(file.relative_to(work)): {"size": file.stat().st_size, "sha256": digest(file)}
         for file in sorted(work.rglob("*"))
@@ -135,10 +136,18 @@ def _write_manifest(work: Path, conversion: Conversion) -> None:
         "dtype": conversion.dtype,
         "recipe": recipe,
         "calibration": conversion.calibration and conversion.calibration.described,
+        "loras": [*_merged_before(checkpoint), *merged],
         "versions": {package: version(package) for package in ("mlx", "mlx-zimage")},
         "files": files,
     }
     write_json(work / MANIFEST, content)
+
+
+def _merged_before(checkpoint: Checkpoint) -> list[Any]:
+    """Return the LoRAs that the source was converted with."""
+    file = checkpoint.path / MANIFEST
+    listed = read_json(file).get("loras") if file.is_file() else None
+    return listed if isinstance(listed, list) else []
 
 
 def _check_apart(source: Path, out: Path) -> None:

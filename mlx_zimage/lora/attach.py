@@ -221,9 +221,7 @@ class Tree:
 
 def _changed(weight: mx.array, changes: Sequence[tuple[VectorChange, float]]) -> mx.array:
     """Return a changed vector: summed in float32, and rounded once."""
-    base = f32(weight)
-    values = base
+    values = base = f32(weight)
     for change, strength in changes:
-        added = f32(change.values) - base if change.replaces else f32(change.values)
-        values = values + strength * added
+        values = values + strength * change.delta(base)
     return ready(values, weight.dtype)

@@ -1,7 +1,7 @@
 """The face of a form: a change of one layer's weight, as data.
 
 `W` is the layer's weight (out, in), `W'` the changed one. A form is attached by `prepare`, which
-returns a function of the layer's input, and merged by `merged`, in float32.
+returns a function of the layer's input, and merged by adding `delta`, in float32.
 """
 
 import dataclasses
@@ -54,9 +54,13 @@ class Form:
         """Return what adds `strength` times the change to a layer that computes in `dtype`."""
         raise NotImplementedError
 
+    def delta(self, weight: mx.array) -> mx.array:
+        """Return W' - W of a weight, both float32."""
+        raise NotImplementedError
+
     def merged(self, weight: mx.array) -> mx.array:
         """Return the changed weight of an unchanged one, both float32."""
-        raise NotImplementedError
+        return weight + self.delta(weight)
 
     def rows(self, start: int, stop: int) -> "Form | None":
         """Return the form for some rows of the weight alone, or None where it needs all."""

@@ -60,8 +60,8 @@ class LowRank(Form):
         down, up = ready(self.down, dtype), ready(self.up, dtype)
         return lambda x, _: Parts(None, times(x @ down.T, up.T, self.scale * strength))
 
-    def merged(self, weight: mx.array) -> mx.array:
-        return mx.addmm(weight, f32(self.up), f32(self.down), self.scale)
+    def delta(self, weight: mx.array) -> mx.array:
+        return self.scale * (f32(self.up) @ f32(self.down))
 
     def rows(self, start: int, stop: int) -> "LowRank":
         return dataclasses.replace(self, up=self.up[start:stop])
@@ -98,8 +98,8 @@ class Hadamard(Form):
 
         return added
 
-    def merged(self, weight: mx.array) -> mx.array:
-        return weight + self.scale * self._dense()
+    def delta(self, weight: mx.array) -> mx.array:
+        return self.scale * self._dense()
 
     def rows(self, start: int, stop: int) -> "Hadamard":
         return dataclasses.replace(self, w1_a=self.w1_a[start:stop], w2_a=self.w2_a[start:stop])
@@ -137,13 +137,13 @@ class Kronecker(Form):
 
         return added
 
-    def merged(self, weight: mx.array) -> mx.array:
+    def delta(self, weight: mx.array) -> mx.array:
         w1, w2 = _full(self.w1), _full(self.w2)
         start, stop = self.span or (0, len(w1) * len(w2))
         numbers = mx.arange(start, stop)
         left, right = w1[numbers // len(w2)], w2[numbers % len(w2)]
         dense = (left[:, :, None] * right[:, None]).reshape(weight.shape)
-        return weight + self.scale * dense
+        return self.scale * dense
 
     def rows(self, start: int, stop: int) -> "Kronecker":
         first = self.span[0] if self.span else 0
@@ -174,9 +174,9 @@ class Glora(Form):
 
         return added
 
-    def merged(self, weight: mx.array) -> mx.array:
-        left, right = mx.concatenate([f32(self.b1), weight @ f32(self.a1)], -1), [self.b2, self.a2]
-        return mx.addmm(weight, left, f32(mx.concatenate(right)), self.scale)
+    def delta(self, weight: mx.array) -> mx.array:
+        fixed, of_weight = f32(self.b1) @ f32(self.b2), weight @ f32(self.a1) @ f32(self.a2)
+        return self.scale * (fixed + of_weight)
 
     def rows(self, start: int, stop: int) -> "Glora":
         return dataclasses.replace(self, b1=self.b1[start:stop])
@@ -192,8 +192,8 @@ class Dense(Form):
         diff = ready(self.diff, dtype)
         return lambda x, _: Parts(None, times(x, diff.T, strength))
 
-    def merged(self, weight: mx.array) -> mx.array:
-        return weight + f32(self.diff)
+    def delta(self, weight: mx.array) -> mx.array:
+        return f32(self.diff)
 
     def rows(self, start: int, stop: int) -> "Dense":
         return Dense(self.diff[start:stop])
@@ -213,8 +213,8 @@ class Replacement(Form):
 
         return added
 
-    def merged(self, weight: mx.array) -> mx.array:
-        return f32(self.weight)
+    def delta(self, weight: mx.array) -> mx.array:
+        return f32(self.weight) - weight
 
     def rows(self, start: int, stop: int) -> "Replacement":
         return Replacement(self.weight[start:stop])
@@ -256,11 +256,13 @@ class Magnitude(Form):
 
         return of_rows
 
-    def merged(self, weight: mx.array) -> mx.array:
+    def delta(self, weight: mx.array) -> mx.array:
         lengths = self._lengths(lambda a, b: weight[a:b], len(weight))
-        quotients = mx.array((host(self.magnitude).reshape(-1) / lengths).astype(np.float32))
-        changed = self.inner.merged(weight)
-        return changed * (quotients[:, None] if self.axis == "rows" else quotients)
+        quotients = host(self.magnitude).reshape(-1) / lengths
+        if self.axis == "rows":
+            quotients = quotients[:, None]
+        gain, factors = (mx.array(q.astype(np.float32)) for q in (quotients - 1, quotients))
+        return gain * weight + factors * self.inner.delta(weight)
 
     def rows(self, start: int, stop: int) -> "Magnitude | None":
         inner = self.inner.rows(start, stop)
@@ -314,6 +316,11 @@ class VectorChange:
 
     values: mx.array
     replaces: bool = False  # else the values are added
+
+    def delta(self, base: mx.array, start: int = 0, stop: int | None = None) -> mx.array:
+        """Return the change of some numbers of the tensor, in float32."""
+        values = f32(self.values[start:stop])
+        return values - base if self.replaces else values
 
     @property
     def arrays(self) -> list[mx.array]:

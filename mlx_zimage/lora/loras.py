@@ -50,6 +50,11 @@ class AppliedLora:
             adapter.nbytes,
         )
 
+    @property
+    def name(self) -> str:
+        """The file's name without its folder and ending."""
+        return Lora(self.source).name
+
     def to_dict(self) -> dict[str, Any]:
         """Return what a picture's metadata says of it."""
         return {"source": self.source, "scale": self.scale, "sha256": self.sha256}
@@ -86,6 +91,16 @@ class Loras:
         self, loras: Sequence[str | Path | Lora], *, download: bool = False
     ) -> Generator[Downloaded, None, Chosen]:
         """Return the LoRAs, ready to act, or raise what is wrong with one of them."""
+        opened = yield from self.opening(loras, download=download)
+        # Sorted, so that their order has no effect on rounding either.
+        ordered = sorted(opened, key=lambda pair: (pair[1].identity, pair[0].scale))
+        attached = Attached([(adapter.changes, lora.scale) for lora, adapter in ordered])
+        return Chosen(tuple(AppliedLora.of(*pair) for pair in opened), attached)
+
+    def opening(
+        self, loras: Sequence[str | Path | Lora], *, download: bool = False
+    ) -> Generator[Downloaded, None, list[tuple[Lora, Adapter]]]:
+        """Return the LoRAs with their files read, or raise what is wrong with one of them."""
         asked = read_loras(loras)
         paths = []
         for lora in asked:
@@ -96,13 +111,7 @@ class Loras:
             recent = {*paths} | self._before
             self._read = {path: read for path, read in self._read.items() if path in recent}
             self._before = {*paths}
-        # Sorted, so that their order has no effect on rounding either.
-        pairs = sorted(
-            zip(asked, adapters, strict=True), key=lambda pair: (pair[1].identity, pair[0].scale)
-        )
-        attached = Attached([(adapter.changes, lora.scale) for lora, adapter in pairs])
-        applied = map(AppliedLora.of, asked, adapters)
-        return Chosen(tuple(applied), attached)
+        return list(zip(asked, adapters, strict=True))
 
     def clear(self) -> None:
         """Free the files that were read. Those that act stay."""

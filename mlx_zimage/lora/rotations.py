@@ -33,10 +33,10 @@ class OutputRotation(Form):
         turn = ready(strength * turn, dtype)
         return lambda _, base: Parts(None, _blockwise(base(), turn))
 
-    def merged(self, weight: mx.array) -> mx.array:
+    def delta(self, weight: mx.array) -> mx.array:
         rows = weight.reshape(*self.blocks.shape[:2], -1)
-        weight = (rows + self._turn.swapaxes(1, 2) @ rows).reshape(weight.shape)
-        return weight if self.rescale is None else weight * f32(self.rescale).reshape(-1, 1)
+        delta = (self._turn.swapaxes(1, 2) @ rows).reshape(weight.shape)
+        return _rescaled(delta, weight, self.rescale)
 
     def rows(self, start: int, stop: int) -> None:
         return None
@@ -72,11 +72,11 @@ class Butterfly(Form):
 
         return added
 
-    def merged(self, weight: mx.array) -> mx.array:
-        columns = weight.T
+    def delta(self, weight: mx.array) -> mx.array:
+        columns, delta = weight.T, mx.zeros_like(weight.T)
         for stage, turn in enumerate(self._turns):
-            columns = columns + self._gathered(columns, stage, turn)
-        return columns.T if self.rescale is None else columns.T * f32(self.rescale).reshape(-1, 1)
+            delta = delta + self._gathered(columns + delta, stage, turn)
+        return _rescaled(delta.T, weight, self.rescale)
 
     def rows(self, start: int, stop: int) -> None:
         return None
@@ -112,8 +112,8 @@ class InputRotation(Form):
         turn = ready(strength * self._turn, dtype)
         return lambda x, _: Parts(_blockwise(x, turn), None)
 
-    def merged(self, weight: mx.array) -> mx.array:
-        return weight + _blockwise(weight, self._turn.swapaxes(1, 2))
+    def delta(self, weight: mx.array) -> mx.array:
+        return _blockwise(weight, self._turn.swapaxes(1, 2))
 
     def rows(self, start: int, stop: int) -> "InputRotation":
         return self
@@ -122,6 +122,14 @@ class InputRotation(Form):
     def _turn(self) -> mx.array:
         """R - I, float32."""
         return _float32(neumann(self.upper, self.block, self.scaled))
+
+
+def _rescaled(delta: mx.array, weight: mx.array, rescale: mx.array | None) -> mx.array:
+    """Return the change where each row of the changed weight is multiplied as well."""
+    if rescale is None:
+        return delta
+    scales = f32(rescale).reshape(-1, 1)
+    return scales * delta + (scales - 1) * weight
 
 
 def _float32(turn: Floats) -> mx.array:
