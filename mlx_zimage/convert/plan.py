@@ -101,12 +101,7 @@ class Conversion:
         conversion = replace(cls._of(checkpoint, quantizations, dtype), loras=applied)
         if is_calibrated:
             packings, calibration = calibrated_plan(
-                conversion.checkpoint,
-                conversion.packings,
-                dtype,
-                mixed=mixed,
-                rotate=rotate,
-                prompts=prompts,
+                checkpoint, conversion.packings, dtype, mixed=mixed, rotate=rotate, prompts=prompts
             )
             conversion = replace(conversion, packings=packings, calibration=calibration)
         is_chosen = any(value is not None for value in values.values())
