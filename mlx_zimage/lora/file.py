@@ -13,7 +13,8 @@ from ..files import digest, read_json
 from ..weights.formats import refuse_pickle
 from ..weights.index import PICKLES
 from ..weights.safetensors import Entry, check_unchanged, read_header, read_metadata
-from .metadata import PeftConfig, peft_config
+from .metadata import PeftConfig, peft_configs
+from .targets import COMPONENTS_CHANGED
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -27,7 +28,7 @@ class LoraFile:
     file: Path
     entries: Mapping[str, Entry]
     texts: Mapping[str, str]  # the header's metadata
-    peft: PeftConfig | None
+    configs: Mapping[str, PeftConfig]  # of PEFT, by component
 
     @classmethod
     def open(cls, path: Path) -> "LoraFile":
@@ -35,14 +36,14 @@ class LoraFile:
         with lora_errors(path):
             if path.is_dir():
                 config = PeftConfig.read(read_json(_config_of(path)), str(path / CONFIG))
-                file = _weights_of(path)
+                file, configs = _weights_of(path), dict.fromkeys(COMPONENTS_CHANGED, config)
             else:
-                config, file = None, path
+                file, configs = path, {}
             _refuse_other_files(file)
             entries, texts = read_header(file), read_metadata(file)
         if not entries:
             raise LoraError(f"{path_text(file)} must hold the tensors of a LoRA, and holds none")
-        return cls(path, file, entries, texts, config or peft_config(texts, path_text(file)))
+        return cls(path, file, entries, texts, configs or peft_configs(texts, path_text(file)))
 
     @property
     def size(self) -> int:

@@ -62,13 +62,18 @@ def judge(file: LoraFile, targets: Targets) -> Judged:
     named = {module: targets.find(module) for module in by_module}
     lost = [module for module, found in named.items() if found is None]
     skipped = tuple(module for module in lost if module.startswith(OF_TEXT_ENCODER))
-    _refuse_lost(file, [module for module in lost if module not in skipped])
+    _refuse_lost(file, [module for module in lost if not module.startswith(OF_TEXT_ENCODER)])
     if unknown:
         raise LoraError(
             f"{path_text(file.file)} holds {_some(unknown)}, which no kind of LoRA that is read has"
         )
     groups = [
-        Group(module, _parts(file, by_module[module]), place, file.peft)
+        Group(
+            module,
+            _parts(file, by_module[module]),
+            place,
+            file.configs.get(place.targets[0].component),
+        )
         for module, place in named.items()
         if place is not None
     ]
@@ -113,8 +118,10 @@ def _refuse_lost(file: LoraFile, lost: list[str]) -> None:
     name = path_text(file.file)
     for pattern, model in FOREIGN:
         if any(re.search(pattern, module[:500]) for module in lost):
+            base = metadata.Metadata.read(file.texts).base_model
+            named = "" if base is None else f" (it says {excerpt(base)})"
             raise LoraError(
-                f"{name} is a LoRA for {model}, as {excerpt(lost[0], 120)} shows; "
+                f"{name} is a LoRA for {model}{named}, as {excerpt(lost[0], 120)} shows; "
                 "name one for Z-Image"
             )
     if any(SECOND_EMBEDDER in module for module in lost):

@@ -10,12 +10,10 @@ from typing import Any
 from ..checks import excerpt
 from ..errors import LoraError
 from .keys import Key
-from .targets import Named
+from .targets import COMPONENTS_CHANGED, Named
 
 PEFT = "lora_adapter_metadata"
 """The entry in which diffusers keeps PEFT's config."""
-COMPONENT = "transformer."
-"""The beginning of that config's names."""
 COMMON = 0.9  # the share of captions that a trigger word stands in
 MOST_WORDS = 8
 TITLES = ("modelspec.title", "name", "ss_output_name")
@@ -101,10 +99,10 @@ class PeftConfig:
         return alpha / (math.sqrt(divisor) if self.is_rank_stabilized else divisor)
 
 
-def peft_config(texts: Mapping[str, str], where: str) -> PeftConfig | None:
-    """Return the config that diffusers keeps in a file's header, if it does."""
+def peft_configs(texts: Mapping[str, str], where: str) -> dict[str, PeftConfig]:
+    """Return the configs that diffusers keeps in a file's header, by component."""
     if PEFT not in texts:
-        return None
+        return {}
     where = f"{where}: the metadata '{PEFT}'"
     try:
         values = json.loads(texts[PEFT])
@@ -112,12 +110,17 @@ def peft_config(texts: Mapping[str, str], where: str) -> PeftConfig | None:
         raise LoraError(f"{where} must be JSON, not {excerpt(texts[PEFT])}") from error
     if not isinstance(values, dict):
         raise LoraError(f"{where} must be a JSON object, not {excerpt(texts[PEFT])}")
-    inner = {
-        name.removeprefix(COMPONENT): value
-        for name, value in values.items()
-        if name.startswith(COMPONENT)
+    if "lora_alpha" in values:  # one config, not one for each component
+        return dict.fromkeys(COMPONENTS_CHANGED, PeftConfig.read(values, where))
+    by_component: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        component, _, field = name.partition(".")
+        by_component.setdefault(component, {})[field] = value
+    return {
+        component: PeftConfig.read(by_component[component], where)
+        for component in COMPONENTS_CHANGED
+        if component in by_component
     }
-    return PeftConfig.read(inner, where) if inner else None
 
 
 def family(keys: list[Key], names: list[Named], texts: Mapping[str, str], is_folder: bool) -> str:

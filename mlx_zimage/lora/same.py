@@ -7,7 +7,7 @@ double the LoRA.
 import mlx.core as mx
 import numpy as np
 
-from .forms import Change, LowRank, VectorChange
+from .forms import Change, Form, LowRank, Magnitude, VectorChange
 
 ROUNDING = 0.02
 """The difference of two updates that is due to 16 bit, relative to them."""
@@ -16,9 +16,16 @@ ROUNDING = 0.02
 def are_same(one: Change | VectorChange, other: Change | VectorChange) -> bool:
     """Return whether two changes of a module are equal but for their rounding."""
     if isinstance(one, Change) and isinstance(other, Change):
-        forms = (one.form, other.form)
-        if isinstance(forms[0], LowRank) and isinstance(forms[1], LowRank):
-            return _equal(one.bias, other.bias) and _near(forms[0], forms[1])
+        return _equal(one.bias, other.bias) and _same_forms(one.form, other.form)
+    return _equal(one, other)
+
+
+def _same_forms(one: Form | None, other: Form | None) -> bool:
+    if isinstance(one, LowRank) and isinstance(other, LowRank):
+        return _near(one, other)
+    if isinstance(one, Magnitude) and isinstance(other, Magnitude):
+        lengths = _equal(one.magnitude, other.magnitude) and one.axis == other.axis
+        return lengths and _same_forms(one.inner, other.inner)
     return _equal(one, other)
 
 

@@ -190,11 +190,30 @@ def test_an_update_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
     assert adapter.skipped == (f"{fused}: the same update as lora_unet_layers_0_attention_to_v",)
     with pytest.raises(LoraError, match="twice, differently"):
         opened(tmp_path, same_twice(0.05))
+    rows = numbers(144, 1).values
+    parts = {"qkv": rows, "to_q": rows[:48], "to_k": rows[48:96], "to_v": rows[96:]}
+    start = "lora_unet_layers_0_attention_"
+    dora = {f"{start}{name}.dora_scale": store(part, "F32") for name, part in parts.items()}
+    assert len(opened(tmp_path, same_twice() | dora).skipped) == 1
     whole = tensors(MODULE, {"diff": (48, 48)}) | tensors(QUERY, {"diff": (48, 48)})
     assert len(opened(tmp_path, whole).skipped) == 1
     whole[f"{QUERY}.diff"] = numbers(48, 48, seed=1)
     with pytest.raises(LoraError, match="twice, differently"):
         opened(tmp_path, whole)
+
+
+def test_components_have_configs_of_their_own(tmp_path: Path) -> None:
+    text = "text_encoder.model.layers.0.self_attn.o_proj"
+    content = pair(f"transformer.{QUERY}") | pair(text, rows=24, columns=32)
+    for config, scales in (
+        ({"transformer.lora_alpha": 3, "text_encoder.lora_alpha": 1}, (1.5, 0.5)),
+        ({"transformer.lora_alpha": 3}, (1.5, 1.0)),
+        ({"lora_alpha": 3}, (1.5, 1.5)),
+        ({"vae.lora_alpha": 3}, (1.0, 1.0)),
+    ):
+        adapter = opened(tmp_path, content, {"lora_adapter_metadata": json.dumps(config)})
+        encoder = low_rank(adapter, "model.layers.0.self_attn.o_proj", "text_encoder")
+        assert (low_rank(adapter).scale, encoder.scale) == scales
 
 
 def test_text_encoders(tmp_path: Path) -> None:

@@ -158,6 +158,12 @@ def test_contents(case: str, tmp_path: Path) -> None:
     assert words in message and len(message) < 600
 
 
+def test_another_model_that_the_file_names(tmp_path: Path) -> None:
+    about = {"modelspec.architecture": "hunyuan-video/lora"}
+    message = refusal(write(tmp_path / "lora.safetensors", pair(FLUX), about))
+    assert "is a LoRA for FLUX (it says 'hunyuan-video/lora'), as" in message
+
+
 def folder(place: Path, config: object, content: Tensors) -> Path:
     place.mkdir()
     text = config if isinstance(config, str) else json.dumps(config)

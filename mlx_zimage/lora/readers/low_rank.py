@@ -5,7 +5,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
-from ..forms import Form, Hadamard, LowRank
+from ..forms import Form, Hadamard, LowRank, Magnitude
 from ..group import Group, Shapes, Values
 
 LOHA = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
@@ -43,6 +43,8 @@ def trimmed(form: Form) -> Form:
     if isinstance(form, LowRank):
         down, up = _used(form.down, form.up)
         return replace(form, down=down, up=up)
+    if isinstance(form, Magnitude):
+        return replace(form, inner=trimmed(form.inner))
     if isinstance(form, Hadamard):
         w1_b, w1_a = _used(form.w1_b, form.w1_a)
         w2_b, w2_a = _used(form.w2_b, form.w2_a)
