@@ -92,7 +92,7 @@ def load(folder: str) -> None:
     from mlx_zimage.checkpoint.checkpoint import StoredComponent
     from mlx_zimage.checkpoint.components import COMPONENTS
     from mlx_zimage.files import read_json
-    from mlx_zimage.weights.official import read_component
+    from mlx_zimage.weights.formats import read_component
 
     begun = time.perf_counter()
     for name in CONFIGS:

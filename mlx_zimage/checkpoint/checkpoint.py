@@ -23,7 +23,7 @@ from ..models.autoencoder import AutoencoderConfig
 from ..models.text_encoder import TextEncoderConfig
 from ..models.transformer_config import TransformerConfig
 from ..quantization.recipe import Quantization
-from ..weights.official import read_component
+from ..weights.formats import read_component
 from ..weights.safetensors import FLOATS
 from ..weights.tensor import Packings, Tensors, stored
 from . import assemble
@@ -133,7 +133,9 @@ class Checkpoint:
             if not component.required and name not in tensors and not file.is_file():
                 continue
             data = read_json(file)
-            held = tensors[name] if name in tensors else read_component(home / name, data)
+            held = tensors.get(name)
+            if held is None:
+                held = read_component(home / name, data, component.names)
             official = component.official(held)
             components[name] = StoredComponent(
                 component,
@@ -224,7 +226,8 @@ def _in_files(path: Path, beside: Sequence[Path]) -> dict[str, Tensors]:
     absent = {n for n, c in COMPONENTS.items() if c.required and not (path / n).is_dir()}
     if absent - {*tensors}:  # a folder of some components, which a base completes
         for name in [name for name in in_layout if name not in tensors]:
-            tensors[name] = read_component(path / name, read_json(configs[name]))
+            names = COMPONENTS[name].names
+            tensors[name] = read_component(path / name, read_json(configs[name]), names)
     return tensors
 
 

@@ -30,6 +30,8 @@ from .write import write
 WORKSPACE = ".part"  # ends the hidden folder's name
 NEW, OLD = "new", "old"  # folders in it
 WEIGHTS = (".safetensors", INDEX, ".gguf", ".onnx", *PICKLES)
+QUANTIZED = "quantization_config.json"
+"""A file beside config.json in which some programs repeat how they quantized a component."""
 IGNORED = ".DS_Store"
 """A file that macOS puts into each folder that is looked at."""
 
@@ -109,8 +111,9 @@ def _copy_files(home: Path, work: Path, conversion: Conversion) -> None:
 
 
 def other_files(home: Path) -> list[Path]:
-    """Return the files of a checkpoint that are neither weights nor a manifest."""
-    return [f for f in files_of(home) if not f.name.endswith(WEIGHTS) and f.name != MANIFEST]
+    """Return the files of a checkpoint that do not describe or hold its weights."""
+    others = (MANIFEST, QUANTIZED)
+    return [f for f in files_of(home) if not f.name.endswith(WEIGHTS) and f.name not in others]
 
 
 def _write_manifest(work: Path, conversion: Conversion) -> None:

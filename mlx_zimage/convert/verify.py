@@ -12,8 +12,8 @@ from ..checkpoint.family import MANIFEST
 from ..checkpoint.files import read_files
 from ..errors import CheckpointError
 from ..files import digest, read_json
+from ..weights.formats import read_component
 from ..weights.index import files_of
-from ..weights.official import read_component
 from ..weights.packing import Packing
 from ..weights.tensor import Packings, Tensors, stored
 
@@ -68,6 +68,8 @@ def _components(folder: Path) -> dict[str, Tensors]:
         checkpoint = Checkpoint.open(folder)
         return {name: component.tensors for name, component in checkpoint.components.items()}
     return {
-        name: read_component(folder / name, read_json(folder / name / "config.json"))
+        name: read_component(
+            folder / name, read_json(folder / name / "config.json"), COMPONENTS[name].names
+        )
         for name in names
     }

@@ -1,7 +1,6 @@
 """Tensors of a folder in the official layout: plain, or packed as mlx-lm and MLX write them."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -9,15 +8,9 @@ import mlx.core as mx
 from ..errors import CheckpointError
 from ..files import AGAIN
 from ..models.layers.rotation import check_rotation
-from .index import read_folder
 from .packing import CORRECTIONS, Packing
 from .safetensors import FLOATS, Entry
 from .tensor import Tensor, Tensors, packed_tensor
-
-
-def read_component(folder: Path, config: Mapping[str, Any]) -> Tensors:
-    """Return the tensors of a component's folder."""
-    return from_entries(read_folder(folder), config)
 
 
 def from_entries(entries: Mapping[str, Entry], config: Mapping[str, Any]) -> Tensors:

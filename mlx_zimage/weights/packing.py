@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..models.layers.rotation import check_rotation, rotate
 
@@ -94,6 +95,14 @@ class Packing:
             words, scales, bias, self.group_size, self.bits, mode=self.mode, dtype=dtype
         )
         return rotate(array, self.rotation)
+
+
+def split_scale(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Split scales in powers of two, which round no level in any type, and what remains of them."""
+    fraction, exponent = np.frexp(scale.astype(np.float32))
+    splits = np.isfinite(fraction) & (fraction != 0)
+    power = np.where(splits, np.exp2(exponent - 1.0), 1).astype(np.float32)
+    return power, np.where(splits, 2 * fraction, fraction).astype(np.float32)
 
 
 def words(levels: mx.array, bits: int) -> mx.array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...errors import CheckpointError
 from ...models.layers.rotation import check_rotation
-from ..packing import Packing
+from ..packing import Packing, split_scale
 from ..safetensors import FLOATS, Entry
 from ..tensor import Tensor, packed_tensor
 from .eight_bits import table
@@ -244,20 +244,17 @@ def _by_rows(
     packing = Packing("affine", bits, group, rotation, output_scale=True)
     zero = 1 << (bits - 1)
 
-    def powers() -> tuple[np.ndarray, np.ndarray]:
-        fraction, exponent = np.frexp(layer.vector(scale, FLOATS, rows))
-        is_plain = np.isfinite(fraction) & (fraction != 0)
-        power = np.where(is_plain, np.exp2(exponent - 1.0), 1).astype(np.float32)
-        return power, np.where(is_plain, 2 * fraction, fraction).astype(np.float32)
+    def split() -> tuple[np.ndarray, np.ndarray]:
+        return split_scale(layer.vector(scale, FLOATS, rows))
 
     def packed_rows(start: int, stop: int) -> list[mx.array]:
         signed = levels(start, stop)
         words = (signed ^ np.uint8(0x88 if bits == 4 else 0x80)).view(np.uint32)
-        power = mx.array(powers()[0][start:stop, None])
+        power = mx.array(split()[0][start:stop, None])
         scales = mx.repeat(power, max(width // group, 1), axis=1)
         return [mx.array(words), scales, -zero * scales]
 
-    return layer.tensor((rows, width), packing, packed_rows, {"output_scale": lambda: powers()[1]})
+    return layer.tensor((rows, width), packing, packed_rows, {"output_scale": lambda: split()[1]})
 
 
 def _awq(layer: Layer) -> Tensor:

@@ -49,6 +49,7 @@ VAE_RULES = (
     (r"\.up\.(\d+)\.upsample\.", r".up_blocks.\1.upsamplers.0."),
     (r"\.conv_(in|out)\.conv(2d)?\.", r".conv_\1."),  # mflux names this and the next
     (r"\.conv_norm_out\.norm\.", ".conv_norm_out."),
+    (r"\.attentions\.0\.to_out\.(weight|bias|scales|biases)$", r".attentions.0.to_out.0.\1"),
 )
 UNUSED = ("norm_final.weight", "rotary_emb.inv_freq")
 """Tensors that some files hold and no model uses."""
@@ -128,7 +129,7 @@ def _vae(tensors: Tensors) -> Renamed:
         elif ".attentions." in name and tensor.shape[2:] == (1, 1):  # a matrix
             yield name, _reshaped(tensor, tensor.shape[:2])
         else:
-            yield name, _turned_back(tensor) if in_mlx_order else tensor
+            yield name, turned_back(tensor) if in_mlx_order else tensor
 
 
 TRANSFORMER = Names(
@@ -163,7 +164,7 @@ def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return replace(tensor.unpacked(), shape=shape, rows=rows)
 
 
-def _turned_back(tensor: Tensor) -> Tensor:
+def turned_back(tensor: Tensor) -> Tensor:
     """Return a convolution stored (out, h, w, in) as (out, in, h, w)."""
     out, h, w, channels = tensor.shape
 

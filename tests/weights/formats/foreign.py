@@ -105,6 +105,44 @@ def mflux(source: Path, folder: Path, bits: int | None) -> Path:
     return folder
 
 
+MLX_VLM = (
+    (r"^all_(x_embedder|final_layer)\.2-1\.", r"\1."),
+    (r"^(final_layer\.adaLN_modulation)\.1\.", r"\1.0."),
+    (r"^t_embedder\.mlp\.0\.", "t_embedder.linear1."),
+    (r"^t_embedder\.mlp\.2\.", "t_embedder.linear2."),
+    (r"^model\.", ""),
+    (r"(\.attentions\.\d\.to_out)\.0\.", r"\1."),
+)
+
+
+def mlx_vlm(source: Path, folder: Path, packing: tuple[str, int, int] | None) -> Path:
+    """As mlx-vlm converts it: mode, bits and group for every matrix that they fit but the VAE's."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors*"))
+    for part in ("transformer", "text_encoder", "vae"):
+        found: dict[str, mx.array] = {}
+        for key, values in official(source, part).items():
+            name, array = _renamed(key, MLX_VLM), mx.array(values)
+            if array.ndim == 4:
+                array = array.transpose(0, 2, 3, 1)
+            is_matrix = array.ndim == 2 and "pad_token" not in name and part != "vae"
+            if packing and is_matrix and array.shape[1] % packing[2] == 0:
+                mode, bits, group = packing
+                packed = mx.quantize(array, group, bits, mode=mode)
+                kinds = ("weight", "scales", "biases")[: len(packed)]
+                path = name.removesuffix(".weight")
+                found |= {f"{path}.{kind}": a for kind, a in zip(kinds, packed, strict=True)}
+            elif not key.startswith("lm_head."):
+                found[name] = array
+        about = {"mlx_vlm_format": "z_image"}
+        if packing and part != "vae":
+            names = ("quantization_mode", "quantization_level", "quantization_group_size")
+            about |= {name: str(value) for name, value in zip(names, packing, strict=True)}
+        mx.save_safetensors(str(folder / part / "model.safetensors"), found)
+        index = {"metadata": about, "weight_map": dict.fromkeys(found, "model.safetensors")}
+        (folder / part / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
 def quanto(arrays: Arrays) -> Arrays:
     """Every matrix of a transformer's blocks as int8 with a scale for each row."""
     found: Arrays = {}

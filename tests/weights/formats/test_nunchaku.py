@@ -12,7 +12,7 @@ from mlx_zimage import CheckpointError, ZImage, convert_checkpoint, verify_check
 from mlx_zimage.checkpoint.files import read_files
 from mlx_zimage.convert.plan import Conversion
 from mlx_zimage.files import read_json
-from mlx_zimage.weights.official import read_component
+from mlx_zimage.weights.formats import read_component
 from mlx_zimage.weights.packing import Packing
 from mlx_zimage.weights.tensor import Tensor
 from tests.measures import relative_error
