@@ -53,6 +53,9 @@ if _TYPE_CHECKING:
     from .lora.info import LoraInfo
     from .lora.listing import list_loras, read_lora
     from .sweep import Sweep, SweepAxis, SweepCell
+    from .training.events import Encoded, TrainingStarted, TrainingStep
+    from .training.options import TrainingOptions
+    from .training.run import train
 
 _LATER = {
     "convert.copies": ("Copy", "list_copies", "remove_copy"),
@@ -67,6 +70,9 @@ _LATER = {
     "lora.info": ("LoraInfo",),
     "lora.listing": ("list_loras", "read_lora"),
     "sweep": ("Sweep", "SweepAxis", "SweepCell"),
+    "training.events": ("Encoded", "TrainingStarted", "TrainingStep"),
+    "training.options": ("TrainingOptions",),
+    "training.run": ("train",),
 }
 """Names by the module that holds them, which is imported when one is first used."""
 
@@ -81,6 +87,7 @@ __all__ = [
     "DeviceError",
     "DownloadError",
     "Downloaded",
+    "Encoded",
     "Estimate",
     "Event",
     "Finished",
@@ -101,6 +108,9 @@ __all__ = [
     "Sweep",
     "SweepAxis",
     "SweepCell",
+    "TrainingOptions",
+    "TrainingStarted",
+    "TrainingStep",
     "Truncated",
     "Written",
     "ZImage",
@@ -126,6 +136,7 @@ __all__ = [
     "save_png",
     "sheet_page",
     "size_for_aspect",
+    "train",
     "verify_checkpoint",
 ]
 

@@ -32,7 +32,7 @@ PROGRAMS = {"generate.py": ("generate",), "convert.py": ("convert", "verify"), "
 """The names that each program passes to the command line."""
 PICTURES = (".png", ".jpg", ".webp", ".avif")
 LARGEST = 256  # pixels along a side
-SHEETS = ("sheet.png", "both.png")
+SHEETS = ("sheet.png", "both.png", "loss.png")
 """Pictures that are made of others."""
 
 

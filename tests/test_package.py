@@ -31,7 +31,7 @@ FLOORS = (
     {"generation"},
     {"capabilities", "loading"},
     {"replay", "zimage"},
-    {"sweep"},
+    {"sweep", "training"},
     {"bench"},
     {"cli"},
 )

@@ -20,6 +20,7 @@ from .words import in_options
 COMMANDS = {
     "generate": "generate",
     "sweep": "sweep",
+    "train": "train",
     "compare": "compare",
     "convert": "convert",
     "verify": "convert",
@@ -40,6 +41,11 @@ EXAMPLES = {
 "a red fox" --q 4 --steps 4,8 --seed 1-3 -o foxes
 "a {red|blue} {fox|cat}" --q 4
 "a red circle on blue" --model demo --steps 1,3,6,8
+""",
+    "train": """\
+photos/ style.safetensors --q 8
+photos/ style.safetensors --q 8 --resume
+photos/ style.safetensors --estimate
 """,
     "compare": "first.png second.png\nfirst.png second.png -o both.png\n",
     "convert": """\

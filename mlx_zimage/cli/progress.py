@@ -7,12 +7,27 @@ import time
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from .. import Calibrated, Downloaded, Event, Finished, Result, Started, Step, Truncated, Written
+from .. import (
+    Calibrated,
+    Downloaded,
+    Encoded,
+    Event,
+    Finished,
+    Result,
+    Started,
+    Step,
+    TrainingStarted,
+    TrainingStep,
+    Truncated,
+    Written,
+)
 from .parsing import UsageError
 from .screen import Screen
 
 BEAT = 10.0
 """Seconds between two lines of progress where the screen is not live."""
+Happened = Downloaded | Written | Calibrated | Encoded | TrainingStarted | TrainingStep
+"""Events that are no generation's."""
 ARRAYS = ("image", "latents", "prompt_embeds", "metadata", "draw")
 """Fields that are not for JSON lines."""
 
@@ -23,7 +38,7 @@ class Reporter(Protocol):
     live: bool
     """Whether a terminal shows what moves."""
 
-    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
+    def event(self, event: Event | Happened) -> None:
         """Show what happens."""
 
     def note(self, text: str) -> None:
@@ -74,7 +89,7 @@ class JsonReporter:
     def __init__(self, out: TextIO):
         self._out = out
 
-    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
+    def event(self, event: Event | Happened) -> None:
         fields = {field.name: getattr(event, field.name) for field in dataclasses.fields(event)}
         plain = {name: value for name, value in fields.items() if name not in ARRAYS}
         self.result("", type(event).__name__.lower(), **plain)
@@ -102,7 +117,8 @@ class JsonReporter:
         self.result("", "kept", file=str(file))
 
     def result(self, text: str, event: str, **fields: Any) -> None:
-        print(json.dumps({"event": event, **fields}), file=self._out, flush=True)
+        line = json.dumps({"event": event, **fields}, default=str)  # paths
+        print(line, file=self._out, flush=True)
 
     def close(self) -> None:
         pass
@@ -119,9 +135,10 @@ class TextReporter:
         self._stepping: dict[int, float] = {}  # seconds in steps, by job
         self._spent: dict[int, float] = {}  # seconds in phases, by job
         self._meter = Meter()
+        self._trained, self._training_steps = 0.0, 0  # seconds in steps of training, and how many
         self._lost: set[str] = set()
 
-    def event(self, event: Event | Downloaded | Written | Calibrated) -> None:
+    def event(self, event: Event | Happened) -> None:
         if isinstance(event, Started):
             self._update(self._numbered(event.job, f"{event.phase} {event.component}".rstrip()))
         elif isinstance(event, Finished):
@@ -138,6 +155,8 @@ class TextReporter:
                 self.note(text)
             else:
                 self._progress(text)
+        else:
+            self._training(event)
 
     def note(self, text: str) -> None:
         if not self._quiet:
@@ -189,6 +208,17 @@ class TextReporter:
             steps_left += step.total * (self._jobs - 1 - step.job)
         text = f"step {step.number} of {step.total}, {seconds_text(each)} a step"
         return f"{text}, {seconds_text(each * steps_left)} left" if steps_left else text
+
+    def _training(self, event: Event | Happened) -> None:
+        if isinstance(event, Encoded):
+            self._progress(f"encode {event.what}: {event.done} of {event.total}")
+        elif isinstance(event, TrainingStep):
+            self._trained += event.seconds
+            self._training_steps += 1
+            each = self._trained / self._training_steps
+            left = seconds_text(each * (event.total - event.number))
+            text = f"step {event.number} of {event.total}, loss {event.loss:.4f}"
+            self._progress(f"{text}, {seconds_text(each)} a step, {left} left")
 
     def _update(self, text: str) -> None:
         if self._screen.live and not self._quiet:

@@ -50,6 +50,7 @@ class Store:
             )
         dtypes = {n: stored.component.dtype(DTYPES[self.dtype]) for n, stored in components.items()}
         weights = {n: WeightBytes.of(components[n], dtypes[n], packings[n]) for n in components}
+        self.weights, self.packings = weights, packings
         self._room = self._base_room = Room(checkpoint, weights, MODES if is_stored else MODES[:-1])
         self.memory = self._room.choose() if memory == "auto" else memory
         self._room.check_weights(self.memory)

@@ -199,7 +199,10 @@ class TimestepEmbedder(nn.Module):
 
     def __call__(self, t: np.ndarray, dtype: mx.Dtype) -> mx.array:
         """Embed times of any shape: (...) to (..., width)."""
-        x = mx.array(sinusoid(t, TIMESTEP_WIDTH)).astype(dtype)
+        return self.embed(mx.array(sinusoid(t, TIMESTEP_WIDTH)).astype(dtype))
+
+    def embed(self, x: mx.array) -> mx.array:
+        """Embed sinusoids of times."""
         for layer in self.mlp:
             x = layer(x)
         return x

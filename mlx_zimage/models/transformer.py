@@ -105,13 +105,13 @@ class ZImageTransformer(nn.Module):
         refined = [self._refine(caption) for caption in captions]
         lengths = [caption.shape[1] for caption in refined]
         longest = max(lengths)
-        image = {n: self._image_positions(n, grid) for n in set(lengths)}
+        image = {n: self.image_positions(n, grid) for n in set(lengths)}
         joint = {
             n: np.concatenate([image[n], caption_positions(n), np.zeros((longest - n, 3), int)])
             for n in image
         }
         valid = [len(image[n]) + n for n in lengths]
-        mask = _padding_mask(valid, len(joint[longest]), self.dtype) if len(image) > 1 else None
+        mask = padding_mask(valid, len(joint[longest]), self.dtype) if len(image) > 1 else None
         one_or_all = lengths if len(image) > 1 else lengths[:1]
         negative = None
         if guidance is not None:
@@ -120,8 +120,8 @@ class ZImageTransformer(nn.Module):
             joint = {n: np.concatenate([p, p[-longest:]]) for n, p in joint.items()}
         return Conditioning(
             captions=_padded_to(longest, refined),
-            image_rope=self._rope(np.stack([image[n] for n in one_or_all])),
-            joint_rope=self._rope(np.stack([joint[n] for n in one_or_all])),
+            image_rope=self.rope(np.stack([image[n] for n in one_or_all])),
+            joint_rope=self.rope(np.stack([joint[n] for n in one_or_all])),
             mask=mask,
             grid=grid,
             negative=negative,
@@ -135,17 +135,24 @@ class ZImageTransformer(nn.Module):
         `times`: 0 at noise, 1 at clean; one for each step, or for each step and picture.
         `targets`: the times that the steps aim at, where the model knows a second one.
         """
-        time = self._embed_times(np.asarray(times, np.float32), targets)  # (steps, B or 1, width)
+        time = self._embed_times(np.asarray(times, np.float32), targets)
+        return self.modulations(time)
+
+    def modulations(self, time: mx.array) -> list[StepModulation]:
+        """Return the modulation of each step for its embedded times (steps, B or 1, width)."""
         refiner = [block.modulate(time) for block in self.noise_refiner]
         layers = [block.modulate(time) for block in self.layers]
         final = self.all_final_layer[PATCH_KEY].modulate(time)
         return [
             StepModulation([m.at(step) for m in refiner], [m.at(step) for m in layers], final[step])
-            for step in range(len(times))
+            for step in range(len(time))
         ]
 
-    def _embed_times(self, times: np.ndarray, targets: Sequence[float] | None) -> mx.array:
-        """Return the embedding of times (steps,) or (steps, B), and of the way to their targets."""
+    def _embed_times(self, times: np.ndarray, targets: Sequence[float] | None = None) -> mx.array:
+        """Embed times (steps,) or (steps, B), and the way to their targets, where there are some.
+
+        The result is (steps, B or 1, width).
+        """
         times = times.reshape(len(times), -1)
         scale = np.float32(self.config.t_scale)
         if targets is None:
@@ -187,7 +194,7 @@ class ZImageTransformer(nn.Module):
         if (factor := headroom(self.dtype)) != 1:
             caption = caption * factor
         x = _pad(linear(norm(caption[None].astype(self.dtype))), self.cap_pad_token)
-        return x, self._rope(caption_positions(x.shape[1])[None])
+        return x, self.rope(caption_positions(x.shape[1])[None])
 
     def finish(
         self, x: mx.array, modulation: StepModulation, conditioning: Conditioning
@@ -205,11 +212,13 @@ class ZImageTransformer(nn.Module):
     def _block_flops(self, x: mx.array) -> int:
         return x.shape[0] * self.config.block_flops(x.shape[1])
 
-    def _image_positions(self, caption_length: int, grid: tuple[int, int]) -> np.ndarray:
+    def image_positions(self, caption_length: int, grid: tuple[int, int]) -> np.ndarray:
+        """Return the positions of a picture's tokens, after those of a caption of this length."""
         positions = image_positions(caption_length + 1, *grid)
         return np.pad(positions, [(0, -len(positions) % SEQUENCE_MULTIPLE), (0, 0)])
 
-    def _rope(self, positions: np.ndarray) -> Rope:
+    def rope(self, positions: np.ndarray) -> Rope:
+        """Return the rotary tables of positions (B, L, 3)."""
         return tables(positions, self.config.axes_dims, self.config.rope_theta)
 
 
@@ -233,7 +242,7 @@ def _pad(x: mx.array, token: mx.array) -> mx.array:
     return mx.concatenate([x, rows], axis=1)
 
 
-def _padding_mask(valid: Sequence[int], length: int, dtype: mx.Dtype) -> mx.array:
+def padding_mask(valid: Sequence[int], length: int, dtype: mx.Dtype) -> mx.array:
     """Return (B, 1, 1, L): 0 for the first `valid` keys of each picture, -inf after them."""
     is_key = mx.array(np.arange(length) < np.array(valid)[:, None])
     return mx.where(is_key, 0.0, -mx.inf).astype(dtype)[:, None, None]
