@@ -60,7 +60,9 @@ class HubFile:
         reference = folder / "refs" / (self.revision or "main")
         commit = reference.read_text().strip() if reference.is_file() else self.revision or ""
         files = sorted((folder / "snapshots" / commit).glob("**/*.safetensors")) if commit else []
-        return files[0] if len(files) == 1 else None
+        if len(files) != 1:
+            return None
+        return files[0].parent if files[0].with_name(ADAPTER[0]).exists() else files[0]
 
     def fetching(self) -> Generator[Downloaded, None, Path]:
         """Fetch it, and return its path."""
