@@ -234,11 +234,11 @@ def ai_toolkit(sample: Sample, alpha: float | None = None) -> None:
 def ai_toolkit_lokr(sample: Sample) -> None:
     """Both factors full, and an alpha of 9999999999, which float16 cannot hold."""
     for module in sample.linears(*ATTENTION, *FEED_FORWARD, MODULATION):
-        small = _small(sample.shape(module))
+        small = smallest(sample.shape(module))
         _each(sample, deltas.kronecker, "diffusion_model.", [module], small=small, alpha=9999999999)
 
 
-def _small(shape: tuple[int, int]) -> tuple[int, int]:
+def smallest(shape: tuple[int, int]) -> tuple[int, int]:
     """Return the largest divisors up to the roots, as factor -1 does."""
     return tuple(max(d for d in range(1, int(n**0.5) + 1) if n % d == 0) for n in shape)  # type: ignore[return-value]
 
