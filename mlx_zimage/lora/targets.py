@@ -19,10 +19,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 COMPONENTS_CHANGED = ("transformer", "text_encoder")
 PREFIXES = {
     "transformer": (
+        "base_model.model.transformer.diffusion_model.",
         "base_model.model.transformer.",
+        "base_model.model.diffusion_model.",
         "base_model.model.",
         "model.diffusion_model.",
         "diffusion_model.",
+        "transformer.diffusion_model.",
         "transformer.",
         "pipe.dit.",
         "unet.",

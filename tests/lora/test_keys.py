@@ -10,6 +10,7 @@ from .handmade import QUERY, tiny
 
 PREFIXES = ["transformer.", "diffusion_model.", "model.diffusion_model.", "pipe.dit.", "unet."]
 PREFIXES += ["base_model.model.", "base_model.model.transformer."]
+PREFIXES += ["transformer.diffusion_model.", "base_model.model.transformer.diffusion_model."]
 
 
 @pytest.fixture(scope="module")
