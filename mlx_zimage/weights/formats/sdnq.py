@@ -17,6 +17,7 @@ import numpy as np
 from ...checks import excerpt
 from ...errors import CheckpointError
 from ...files import read_json
+from ...models.layers.corrected import corrected
 from ...models.layers.rotation import rotate
 from ..official import plain
 from ..packing import Packing, split_scale
@@ -152,9 +153,9 @@ class _Layer:
         return cls(weight, scale, zero, side, bits, rows, width, groups, is_turned, rotation)
 
     def tensor(self) -> Tensor:
-        """Return the matrix as MLX packs it, with what corrects it."""
+        """Return the matrix as MLX packs it, or as numbers where its groups are none of MLX's."""
         size = self.width // self.groups
-        group = next((g for g in (128, 64, 32) if size % g == 0), 32)
+        group = next((g for g in (128, 64, 32) if size % g == 0), 0)
         splits = self.groups == 1 and self.zero is None
         packing = Packing(
             "affine",
@@ -165,6 +166,9 @@ class _Layer:
             output_scale=splits,
         )
         shape, place = (self.rows, self.width), (str(self.weight.file.path), self.weight.start)
+        if not group or self.width % WIDTH_MULTIPLE:
+            where, kind = self.weight.where, self.weight.dtype
+            return Tensor(where, shape, kind, place, self._numbers)
         shapes = packing.corrections(*shape)
         reads: dict[str, Callable[[], mx.array]] = {}
         if self.side is not None:
@@ -175,20 +179,26 @@ class _Layer:
             name: Tensor(f"{self.weight.where}, its {name}", shapes[name], "F32", place, _cut(read))
             for name, read in reads.items()
         }
-        tensor = packed_tensor(
+        return packed_tensor(
             self.weight.where, shape, place, packing, self._packed_rows, corrections
         )
-        if size % group or self.width % WIDTH_MULTIPLE:
-            raise CheckpointError(
-                f"{self.weight.where} is in groups of {size}, which cannot be read yet"
-            )
-        return tensor
+
+    def _numbers(self, start: int, stop: int) -> mx.array:
+        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+        raw = self._bytes(start, stop)[..., None] >> shifts & np.uint8((1 << self.bits) - 1)
+        levels = raw.reshape(stop - start, self.groups, -1).astype(np.float32)
+        if self.zero is None:
+            levels -= 1 << (self.bits - 1)
+        zero = 0 if self.zero is None else self._scales(self.zero)[start:stop, :, None]
+        numbers = levels * self._scales(self.scale)[start:stop, :, None] + zero
+        matrix = rotate(mx.array(numbers.reshape(stop - start, -1)), self.rotation)
+        if self.side is None:
+            return matrix
+        beside = {"side_up": self._up()[start:stop], "side_down": self._down()}
+        return corrected(matrix, beside)
 
     def _packed_rows(self, start: int, stop: int) -> list[mx.array]:
-        raw = self._bytes(start, stop)
-        if self.weight.dtype == "I8":
-            raw = raw ^ np.uint8(128)
-        words = mx.array(np.ascontiguousarray(raw).view(np.uint32))
+        words = mx.array(np.ascontiguousarray(self._bytes(start, stop)).view(np.uint32))
         scale = self._scales(self.scale)[start:stop]
         if self.zero is not None:
             return [
@@ -202,13 +212,15 @@ class _Layer:
         return [words, scales, -(1 << (self.bits - 1)) * scales]
 
     def _bytes(self, start: int, stop: int) -> np.ndarray:
-        """Read some rows of the matrix, in bytes."""
-        each = self.width * self.bits // 8
+        """Read some rows of levels from 0 on, in bytes."""
+        file, each = self.weight.file, self.width * self.bits // 8
         if self.is_turned:
-            columns = self.weight.file.bytes(self.weight.start, self.weight.count)
-            return columns.reshape(self.width, self.rows)[:, start:stop].T
-        at = self.weight.start + start * each
-        return self.weight.file.bytes(at, (stop - start) * each).reshape(stop - start, each)
+            columns = file.bytes(self.weight.start, self.weight.count)
+            raw = columns.reshape(self.width, self.rows)[:, start:stop].T
+        else:
+            at = self.weight.start + start * each
+            raw = file.bytes(at, (stop - start) * each).reshape(stop - start, each)
+        return raw ^ np.uint8(128) if self.weight.dtype == "I8" else raw
 
     def _scales(self, entry: Entry) -> np.ndarray:
         """Return (rows, groups) of scales or zero points."""

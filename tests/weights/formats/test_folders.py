@@ -23,11 +23,13 @@ from .raw import Raw, f32, write_raw
 from .sdnq import Form
 
 DRAWN: dict[str, Any] = {"width": 32, "height": 32, "steps": 2, "seed": 1}
-FORMS = {
+FORMS: dict[str, tuple[Form, Packing | None]] = {
     "uint4": (Form("uint4", 64), Packing("affine", 4, 64)),
     "uint4 svd": (Form("uint4", 128, rank=32), Packing("affine", 4, 128, rank=32)),
     "int4": (Form("int4", 32), Packing("affine", 4, 32)),
     "uint2": (Form("uint2", 32), Packing("affine", 2, 32)),
+    "uint2 in groups that MLX lacks": (Form("uint2", 16), None),
+    "int8 svd, rotated, in such groups": (Form("int8", 24, rank=8, hadamard=128), None),
     "uint8": (Form("uint8"), Packing("affine", 8, 128)),
     "int8": (Form("int8"), Packing("affine", 8, 128, output_scale=True)),
     "int8 in two groups": (Form("int8", 192), Packing("affine", 8, 64)),
@@ -148,11 +150,6 @@ BROKEN: dict[str, tuple[Form, Change, str]] = {
         Form("uint8"),
         lambda parts, settings: settings.update(weights_dtype="int8"),
         "must be of I8",
-    ),
-    "groups of 8": (
-        Form("int8", 8),
-        lambda parts, settings: None,
-        "in groups of 8, which cannot be read",
     ),
 }
 
