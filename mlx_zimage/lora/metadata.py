@@ -129,6 +129,7 @@ def family(keys: list[Key], names: list[Named], texts: Mapping[str, str], is_fol
     roles, adapters = {key.role for key in keys}, {key.adapter for key in keys} - {""}
     prefixes = {name.prefix for name in names}
     signs = (
+        ("mlx-zimage", program.startswith("mlx-zimage")),
         ("PEFT", is_folder or PEFT in texts),
         ("ai-toolkit", "ai-toolkit" in program),
         ("mflux", "mflux" in program),

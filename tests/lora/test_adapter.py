@@ -11,9 +11,9 @@ import pytest
 
 from mlx_zimage import LoraError, LoraInfo, list_loras, read_lora
 from mlx_zimage.lora.adapter import Adapter
-from mlx_zimage.lora.forms import Change, LowRank, VectorChange
+from mlx_zimage.lora.forms import Change, Hadamard, LowRank, VectorChange
 from tests.make_checkpoint import KINDS, models, official_shapes
-from tests.measures import as_float64
+from tests.measures import as_float64, relative_error
 
 from . import writers
 from .handmade import QUERY, Tensors, kohya, numbers, opened, pair, tensors, tiny
@@ -102,6 +102,26 @@ def test_ranks_that_a_part_does_not_use_are_left_out(tmp_path: Path) -> None:
     assert [form.rank for form in forms] == [2, 2, 1]
     assert (as_float64(forms[1].up) == up[48:96, 2:4]).all()
     assert not np.array(forms[2].up).any()
+
+
+def test_a_loha_that_was_fused_is_of_its_own_rank_again(tmp_path: Path) -> None:
+    """Three LoHas of rank 2 as one of rank 6: block-diagonal left factors, stacked right ones."""
+    name, rng = "lora_unet_layers_0_attention_qkv", np.random.default_rng(0)
+    mask = np.kron(np.eye(3), np.ones((48, 2)))
+    factors = {}
+    for part in ("w1", "w2"):
+        factors[f"hada_{part}_a"] = store(mask * rng.normal(size=(144, 6)), "F32")
+        factors[f"hada_{part}_b"] = store(rng.normal(size=(6, 48)), "F32")
+    content = {f"{name}.{tail}": value for tail, value in factors.items()}
+    changes = opened(tmp_path, {**content, f"{name}.alpha": store(3, "F32")}).changes["transformer"]
+    w1_a, w1_b, w2_a, w2_b = (value.values for value in factors.values())
+    expected = np.split((w1_a @ w1_b) * (w2_a @ w2_b) / 2, 3)
+    for letter, delta in zip("qkv", expected, strict=True):
+        change = changes[f"layers.0.attention.to_{letter}"]
+        assert isinstance(change, Change) and isinstance(change.form, Hadamard)
+        assert change.form.rank == 2
+        merged = as_float64(change.form.merged(mx.zeros((48, 48))))
+        assert relative_error(merged, delta) < 3e-7  # measured: 1.1e-7
 
 
 @pytest.mark.parametrize(
@@ -295,6 +315,18 @@ def test_metadata(tmp_path: Path) -> None:
         metadata = opened(tmp_path, pair(MODULE), texts).metadata
         silent = {"trigger_words": ()}
         assert {k: v for k, v in vars(metadata).items() if v is not None} == silent | expected
+
+
+def test_programs(tmp_path: Path) -> None:
+    """A program that names itself is the family, whatever the layout."""
+    for texts, family in (
+        ({"software": "mlx-zimage 1.0", "lora_adapter_metadata": "{}"}, "mlx-zimage"),
+        ({"lora_adapter_metadata": "{}"}, "PEFT"),
+        ({"mflux_version": "0.17"}, "mflux"),
+        ({"ot_branch": "master"}, "OneTrainer"),
+        ({}, "ai-toolkit"),
+    ):
+        assert opened(tmp_path, pair(MODULE), texts).family == family
 
 
 def test_one_and_many(tmp_path: Path) -> None:

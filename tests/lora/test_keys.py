@@ -7,6 +7,7 @@ from mlx_zimage.lora.targets import Targets, official_targets
 from tests.parity.official import key_list
 
 from .handmade import QUERY, tiny
+from .writers import comfy
 
 PREFIXES = ["transformer.", "diffusion_model.", "model.diffusion_model.", "pipe.dit.", "unet."]
 PREFIXES += ["base_model.model.", "base_model.model.transformer."]
@@ -119,9 +120,15 @@ def test_names_of_comfy(official: Targets) -> None:
     assert [target.path for target in named.targets] == paths
 
 
-def test_no_two_names_with_underscores_are_the_same(official: Targets) -> None:
-    names = [name for inner in official._dotted.values() for name in inner]
-    assert len({name.replace(".", "_") for name in names}) == len({*names})
+def test_every_module_is_found_by_the_names_of_comfy(official: Targets) -> None:
+    """No two names become the same where dots become underscores."""
+    for path, target in official.modules["transformer"].items():
+        for name in (
+            f"diffusion_model.{comfy(path)}",
+            f"lora_unet_{comfy(path).replace('.', '_')}",
+        ):
+            named = official.find(name)
+            assert named is not None and named.targets == (target,), name
 
 
 def test_a_text_encoder(official: Targets) -> None:
