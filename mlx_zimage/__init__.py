@@ -24,6 +24,7 @@ from .events import (
     Started,
     Step,
     Truncated,
+    Uploaded,
     Written,
 )
 from .fields import Nag
@@ -45,6 +46,7 @@ if _TYPE_CHECKING:
     from .convert.plan import Conversion
     from .convert.publish import convert_checkpoint
     from .convert.report import check_reportable, measure_conversion
+    from .convert.upload import check_upload, upload_checkpoint
     from .convert.verify import verify_checkpoint
     from .hub.download import Remote, download, look_up
     from .images.compare import Comparison, compare_pictures
@@ -62,6 +64,7 @@ _LATER = {
     "convert.plan": ("Conversion",),
     "convert.publish": ("convert_checkpoint",),
     "convert.report": ("check_reportable", "measure_conversion"),
+    "convert.upload": ("check_upload", "upload_checkpoint"),
     "convert.verify": ("verify_checkpoint",),
     "hub.download": ("Remote", "download", "look_up"),
     "images.compare": ("Comparison", "compare_pictures"),
@@ -112,12 +115,14 @@ __all__ = [
     "TrainingStarted",
     "TrainingStep",
     "Truncated",
+    "Uploaded",
     "Written",
     "ZImage",
     "ZImageError",
     "check_output",
     "check_outputs",
     "check_reportable",
+    "check_upload",
     "compare_pictures",
     "contact_sheet",
     "convert_checkpoint",
@@ -137,6 +142,7 @@ __all__ = [
     "sheet_page",
     "size_for_aspect",
     "train",
+    "upload_checkpoint",
     "verify_checkpoint",
 ]
 

@@ -137,6 +137,15 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Uploaded:
+    """`done` of all the files' `total` bytes are on the Hub; `file` is the latest."""
+
+    file: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Calibrated:
     """`done` of `total` pieces of work for a component are done; `task` says of which kind."""
 

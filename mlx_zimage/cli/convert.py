@@ -11,13 +11,15 @@ from .. import (
     Conversion,
     check_output,
     check_reportable,
+    check_upload,
     convert_checkpoint,
     measure_conversion,
+    upload_checkpoint,
     verify_checkpoint,
 )
 from . import options as o
 from . import values
-from .models import Choice, find, returned, usage
+from .models import Choice, agreed, find, returned, usage
 from .parsing import UsageError
 from .progress import Reporter, reporter
 
@@ -151,6 +153,18 @@ Loras = Annotated[
         rich_help_panel="Weights",
     ),
 ]
+Upload = Annotated[
+    str | None,
+    typer.Option(
+        help="Publish the result as this Hub repo (owner/name), after asking.",
+        metavar="REPO",
+        rich_help_panel="Files",
+    ),
+]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Publish without asking.", rich_help_panel="Files"),
+]
 Plan = Annotated[
     bool,
     typer.Option(
@@ -174,6 +188,8 @@ def convert(
     beside: With = None,
     base: Base = None,
     target: For = None,
+    upload: Upload = None,
+    yes: Yes = False,
     q: Quantize = None,
     q_text_encoder: QuantizeEncoder = None,
     group_size: Group = None,
@@ -198,8 +214,13 @@ def convert(
     """
     if out is None and not plan:
         raise UsageError("Missing argument 'OUT': the folder to write")
-    if plan and (force or out is not None):
-        raise UsageError(f"--plan writes nothing; leave out {'--force' if force else 'OUT'}")
+    if plan and (force or upload or out is not None):
+        needless = "--force" if force else "--upload" if upload else "OUT"
+        raise UsageError(f"--plan writes nothing; leave out {needless}")
+    if yes and upload is None:
+        raise UsageError("--yes is for --upload; leave it out")
+    if upload is not None and offline:
+        raise UsageError("--upload and --offline exclude each other")
     with closing(reporter(json, quiet)) as report:
         with usage():
             path = find(Choice(source, revision, download, offline), report)
@@ -229,12 +250,28 @@ def convert(
             return
         if conversion.calibration is None and q is not None and re.fullmatch("[3-6]", q):
             report.note(HINT)
-        returned(convert_checkpoint(conversion, out, force=force), report.event)
+        if upload is not None:
+            _agree(conversion, upload, yes, report)
+        events = convert_checkpoint(conversion, out, force=force, title=upload)
+        returned(events, report.event)
         if report_file is not None:
             errors = returned(measure_conversion(conversion, out), report.event)
             errors.save(report_file)
+            errors.record(out)
             report.result(errors.table, "report", **errors.to_dict())
         report.result(str(out), "converted", folder=str(out))
+        if upload is not None:
+            url = returned(upload_checkpoint(out, upload), report.event)
+            report.result(url, "uploaded", url=url)
+
+
+def _agree(conversion: Conversion, repo: str, yes: bool, report: Reporter) -> None:
+    """Go on only where a person wants the result published, and a token allows it."""
+    what = f"{conversion.total / 1e9:.2f} GB to {repo} on the Hub, for everybody to see"
+    if not yes and not agreed(f"Upload {what}?", report):
+        raise UsageError(f"--upload publishes {what}; give --yes to do so without being asked")
+    with usage():
+        check_upload(repo)
 
 
 def verify(

@@ -212,7 +212,8 @@ def _must_download(choice: Choice, report: Reporter) -> bool:
     about = f"licence {remote.license or 'not named'}, revision {remote.commit[:8]}"
     size = f"{len(remote.missing())} files, {remote.left / 1e9:.2f} GB"
     what = f"{remote.repo} ({about}): {size}"
-    if not choice.download and not _agreed(what, report):
+    question = f"{what}, are not on this machine. Download them?"
+    if not choice.download and not agreed(question, report):
         raise DownloadError(
             f"{what}, are not on this machine; give --download to fetch them "
             "(the model demo needs no download)"
@@ -221,10 +222,11 @@ def _must_download(choice: Choice, report: Reporter) -> bool:
     return True
 
 
-def _agreed(what: str, report: Reporter) -> bool:
+def agreed(question: str, report: Reporter) -> bool:
+    """Return what a person at a terminal answers; elsewhere the answer is no."""
     if not (report.asks and sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return typer.confirm(f"{what}, are not on this machine. Download them?", err=True)
+    return typer.confirm(question, err=True)
 
 
 def _with_note_on_copies(report: Reporter) -> Callable[[Downloaded | Written], None]:

@@ -19,6 +19,7 @@ from .. import (
     TrainingStarted,
     TrainingStep,
     Truncated,
+    Uploaded,
     Written,
 )
 from .parsing import UsageError
@@ -26,7 +27,7 @@ from .screen import Screen
 
 BEAT = 10.0
 """Seconds between two lines of progress where the screen is not live."""
-Happened = Downloaded | Written | Calibrated | Encoded | TrainingStarted | TrainingStep
+Happened = Downloaded | Uploaded | Written | Calibrated | Encoded | TrainingStarted | TrainingStep
 """Events that are no generation's."""
 ARRAYS = ("image", "latents", "prompt_embeds", "metadata", "draw")
 """Fields that are not for JSON lines."""
@@ -149,7 +150,7 @@ class TextReporter:
             if event.lost not in self._lost:  # several seeds have one prompt
                 self.warn(event.message)
             self._lost.add(event.lost)
-        elif isinstance(event, Downloaded | Written | Calibrated):
+        elif isinstance(event, Downloaded | Uploaded | Written | Calibrated):
             text = self._meter.text(event)
             if event.done == event.total:
                 self.note(text)
@@ -238,9 +239,12 @@ class Meter:
     def __init__(self) -> None:
         self._name, self._begun, self._first = "", 0.0, 0
 
-    def text(self, event: Written | Downloaded | Calibrated) -> str:
+    def text(self, event: Written | Downloaded | Uploaded | Calibrated) -> str:
         """Return the line that shows an event."""
-        name = "download" if isinstance(event, Downloaded) else event.component
+        if isinstance(event, Downloaded | Uploaded):
+            name = "download" if isinstance(event, Downloaded) else "upload"
+        else:
+            name = event.component
         if isinstance(event, Calibrated):
             name = f"{event.task} {name}"
         if name != self._name:

@@ -5,7 +5,7 @@ mflux has keys, an order of convolutions and metadata of its own.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -14,6 +14,7 @@ import mlx.core as mx
 from ..checkpoint.components import COMPONENTS
 from ..errors import RequestError
 from ..weights.formats.names import replaced
+from ..weights.packing import Packing
 from ..weights.sizes import Output
 from ..weights.tensor import Packings, Tensor, Tensors
 from .write import Files
@@ -43,16 +44,16 @@ class Target:
 
     name: str
     modes: tuple[str, ...]  # in which its layers may be quantized
-    one_packing: bool  # whether all quantized layers of a component must be packed alike
     lacks: tuple[str, ...]  # beginnings of keys that it has no place for
+    group: int | None = None  # the only size that its groups have
 
 
 SECOND_TIME = "t_embedder_2."  # TwinFlow's
 QUANT_CONVOLUTIONS = ("quant_conv.", "post_quant_conv.")
 MLX = ("affine", "mxfp4", "mxfp8", "nvfp4")
-MLX_VLM = Target("mlx-vlm", MLX, True, (SECOND_TIME, *QUANT_CONVOLUTIONS))
-MFLUX = Target("mflux", ("affine",), False, (SECOND_TIME, *QUANT_CONVOLUTIONS))
-DIFFUSERS = Target("diffusers", (), True, (SECOND_TIME,))
+MLX_VLM = Target("mlx-vlm", MLX, (SECOND_TIME, *QUANT_CONVOLUTIONS))
+MFLUX = Target("mflux", ("affine",), (SECOND_TIME, *QUANT_CONVOLUTIONS), group=64)
+DIFFUSERS = Target("diffusers", (), (SECOND_TIME,))
 TARGETS: Mapping[str, Target] = {target.name: target for target in (MLX_VLM, MFLUX, DIFFUSERS)}
 
 
@@ -68,20 +69,30 @@ def check(target: Target, packings: Mapping[str, Packings], tensors: Mapping[str
     for name, component in tensors.items():
         if strange := next((key for key in component if key.startswith(target.lacks)), None):
             raise RequestError(f"{target.name} has no place for the {name}'s '{strange}'")
-        kinds = set(packings[name].values())
-        if wrong := next((kind.mode for kind in kinds if kind.mode not in target.modes), None):
+        _check_kinds(target, name, {*packings[name].values()})
+
+
+def _check_kinds(target: Target, name: str, kinds: Collection[Packing]) -> None:
+    """Refuse packings of a component that the target does not know."""
+    for kind in kinds:
+        if kind.mode not in target.modes:
             rule = f"the modes {_listed(target.modes)}" if target.modes else "16 or 32 bit alone"
-            raise RequestError(f"{target.name} loads {rule}, and the {name} is to be {wrong}")
-        if any(kind != kind.plain for kind in kinds):
+            raise RequestError(f"{target.name} loads {rule}, and the {name} is to be {kind.mode}")
+        if kind != kind.plain:
             raise RequestError(
                 f"{target.name} knows no rotated or corrected layers, and the {name} is to have "
                 "some; quantize it in another way"
             )
-        if target.one_packing and len(kinds) > 1:
+        if target.group not in (None, kind.group_size):
             raise RequestError(
-                f"{target.name} takes one number of bits and one group size for all of a "
-                f"component, and the {name} is to have {len(kinds)} kinds"
+                f"{target.name} packs in groups of {target.group}, and the {name} is to have "
+                f"groups of {kind.group_size}"
             )
+    if len(kinds) > 1:
+        raise RequestError(
+            f"{target.name} takes one number of bits and one group size for all of a component, "
+            f"and the {name} is to have {len(kinds)} kinds"
+        )
 
 
 def files_for(target: Target | None, component: str, packings: Packings) -> Files:

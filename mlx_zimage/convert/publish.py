@@ -23,6 +23,7 @@ from ..sampling.schedule import SchedulerConfig
 from ..weights.index import INDEX, PICKLES, files_of
 from ..weights.tensor import Packings
 from .calibrate import calibrated, remove
+from .card import CARD, card
 from .exports import files_for, has_configs, takes
 from .plan import Conversion
 from .write import write
@@ -37,9 +38,13 @@ IGNORED = ".DS_Store"
 
 
 def convert_checkpoint(
-    conversion: Conversion, out: Path, *, force: bool = False
+    conversion: Conversion, out: Path, *, force: bool = False, title: str | None = None
 ) -> Generator[Written | Calibrated, None, None]:
-    """Write the components that a conversion names, as events. `force` replaces an older output."""
+    """Write the components that a conversion names, as events.
+
+    `force` replaces an older output. `title` is what the model card calls the result: a repo id
+    where it will be uploaded, by default the folder's name.
+    """
     checkpoint, out = conversion.checkpoint, out.resolve()
     try:
         for source in (checkpoint.path, checkpoint.home, DEMO):
@@ -56,7 +61,7 @@ def convert_checkpoint(
                     _write_config(config, work / name, conversion.dtype, packings)
             if conversion.is_complete:  # prove that the result can be opened
                 Checkpoint.open(work, None if has_configs(conversion.target) else checkpoint.home)
-            _write_manifest(work, conversion)
+            _write_manifest(work, conversion, title or out.name)
             _publish(work, out)
             if conversion.calibration is not None:
                 remove(out)
@@ -116,7 +121,8 @@ def other_files(home: Path) -> list[Path]:
     return [f for f in files_of(home) if not f.name.endswith(WEIGHTS) and f.name not in others]
 
 
-def _write_manifest(work: Path, conversion: Conversion) -> None:
+def _write_manifest(work: Path, conversion: Conversion, title: str) -> None:
+    """Write the model card and the manifest, which lists it with all other files."""
     from importlib.metadata import version  # slow to import
 
     checkpoint = conversion.checkpoint
@@ -127,12 +133,7 @@ def _write_manifest(work: Path, conversion: Conversion) -> None:
         for component, packings in conversion.packings.items()
     }
     merged = [{**lora.to_dict(), "source": lora.name} for lora in conversion.loras]
-    files = {
-        str(file.relative_to(work)): {"size": file.stat().st_size, "sha256": digest(file)}
-        for file in sorted(work.rglob("*"))
-        if file.is_file()
-    }
-    content = {
+    content: dict[str, Any] = {
         "source": name,
         "revision": revision,
         "model": family_of(checkpoint, scheduler).name,
@@ -140,8 +141,16 @@ def _write_manifest(work: Path, conversion: Conversion) -> None:
         "recipe": recipe,
         "calibration": conversion.calibration and conversion.calibration.described,
         "loras": [*_merged_before(checkpoint), *merged],
+        "target": conversion.target and conversion.target.name,
         "versions": {package: version(package) for package in ("mlx", "mlx-zimage")},
-        "files": files,
+    }
+    sizes = {component: conversion.size(component) for component in conversion.components}
+    text = card(checkpoint, content, conversion.packings, sizes, title)
+    (work / CARD).write_text(text, "utf-8")
+    content["files"] = {
+        str(file.relative_to(work)): {"size": file.stat().st_size, "sha256": digest(file)}
+        for file in sorted(work.rglob("*"))
+        if file.is_file()
     }
     write_json(work / MANIFEST, content)
 

@@ -18,6 +18,8 @@ from ..errors import RequestError
 from ..events import Calibrated
 from ..files import write_atomically
 from ..weights.tensor import stored
+from .card import record_errors
+from .exports import has_configs
 from .plan import Conversion
 from .samples import Course, dtype_of, read_prompts, tokenize
 from .walk import Forward, Visit, encode, run
@@ -52,6 +54,10 @@ class Report:
         text = json.dumps(self.to_dict(), indent=2) + "\n"
         write_atomically(file, lambda out: out.write(text.encode()))
 
+    def record(self, folder: Path) -> None:
+        """Write the errors into the model card and the manifest of the folder they are of."""
+        record_errors(folder, self.captions, self.velocity)
+
     @property
     def table(self) -> str:
         """The errors as a table in Markdown."""
@@ -67,6 +73,8 @@ def check_reportable(conversion: Conversion) -> None:
     """Refuse a report on a conversion that quantizes nothing, or not from numbers."""
     if not conversion.is_complete or not any(conversion.packings.values()):
         raise RequestError("a report is on a full checkpoint that is quantized; say how many bits")
+    if not has_configs(conversion.target):
+        raise RequestError("a report is on a folder with configs; leave out --report or --for")
     for name in conversion.components:
         if stored(conversion.tensors(name)):
             raise RequestError(

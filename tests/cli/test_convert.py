@@ -1,6 +1,8 @@
 """`convert` and `verify`."""
 
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from PIL import Image
 
 from mlx_zimage import ZImage
 from tests.cli.conftest import Run
+from tests.cli.test_screen import Terminal
+from tests.hub.hub_server import Hub
 
 COMPONENTS = ["text_encoder", "transformer", "vae"]
 
@@ -74,6 +78,13 @@ def test_verify_finds_damage(run: Run, small: str) -> None:
         ("demo out --revision main", "a revision is for the Hub"),
         ("turbo out --download --offline", "--download and --offline exclude each other"),
         ("demo out --quiet --json", "--quiet has no effect with --json"),
+        ("demo out --for comfyui", "a checkpoint is written for mlx-vlm, mflux or diffusers, not"),
+        ("demo out --for diffusers --q 4", "diffusers loads 16 or 32 bit alone"),
+        ("demo --plan --upload owner/new", "--plan writes nothing; leave out --upload"),
+        ("demo out --yes", "--yes is for --upload; leave it out"),
+        ("demo out --upload owner/new --offline", "--upload and --offline exclude each other"),
+        ("demo out --upload owner/new", "--upload publishes 0.02 GB to owner/new on the Hub, for"),
+        ("demo out --upload new --yes", "an upload goes to a Hub repo id (owner/name), not to new"),
     ],
 )
 def test_wrong_usage(run: Run, here: Path, arguments: str, message: str) -> None:
@@ -111,3 +122,43 @@ def test_force_deletes_nothing_that_is_not_ours(run: Run, here: Path, small: str
     done = run("convert", small, "out", "--force")
     assert done.status == 1 and "holiday.png" in done.error
     assert (here / "out/holiday.png").exists()
+
+
+def test_written_for_another_program(run: Run, here: Path, small: str) -> None:
+    assert run("convert", small, "out", "--for", "mflux").status == 0
+    assert (here / "out/transformer/0.safetensors").is_file()
+    assert run("verify", "out").out.splitlines()[-3:] == [f"{name}: ok" for name in COMPONENTS]
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
+def test_upload(
+    run: Run, hub: Hub, here: Path, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published after a yes alone, which is asked for before the work."""
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    hub.token = "hf_secret"
+    refused = run("convert", small, "out", "--upload", "owner/new", "--yes")
+    assert refused.status == 1 and "a token that may write there is needed" in refused.error
+    assert os.listdir(here) == []
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    done = run("convert", small, "out", "--upload", "owner/new", "--yes", "--json")
+    assert (done.status, done.err) == (0, "")
+    assert done.events[-1] == {"event": "uploaded", "url": f"{hub.url}/owner/new"}
+    assert b"\n# new\n" in hub.repos["owner/new"]["README.md"]
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 2), ("", 130)])
+def test_a_person_may_say_no_to_an_upload(
+    run: Run, hub: Hub, here: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+) -> None:
+    class Keyboard(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdin", Keyboard(answer))
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert run("convert", "demo", "out", "--upload", "owner/new").status == status
+    question = "Upload 0.02 GB to owner/new on the Hub, for everybody to see? [y/N]"
+    assert question in screen.getvalue()
+    assert os.listdir(here) == [] and hub.repos == {}

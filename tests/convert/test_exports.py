@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from mlx_zimage import Conversion, RequestError, ZImage, convert_checkpoint, verify_checkpoint
 from mlx_zimage.convert import write
-from mlx_zimage.convert.exports import TARGETS
+from mlx_zimage.convert.exports import MLX_VLM, TARGETS, check, files_for
 
 DRAWN = {"width": 32, "height": 32, "steps": 1, "seed": 1}
 
@@ -163,6 +163,7 @@ def test_diffusers_gets_no_quantized_layers(source: Path, tmp_path: Path) -> Non
     [
         ({"target": "comfyui"}, "for mlx-vlm, mflux or diffusers, not for 'comfyui'"),
         ({"target": "mflux", "quantize": "mxfp4"}, "mflux loads the modes affine"),
+        ({"target": "mflux", "quantize": 4, "group_size": 32}, "mflux packs in groups of 64"),
         ({"target": "diffusers", "quantize": 4}, "diffusers loads 16 or 32 bit alone"),
         ({"target": "mflux", "only": "vae"}, "mflux needs all components; leave out only='vae'"),
     ],
@@ -188,8 +189,6 @@ def test_one_packing_for_mlx_vlm(source: Path, tmp_path: Path) -> None:
     packings = dict(plan.packings["transformer"])
     first = next(iter(packings))
     packings[first] = type(packings[first])("affine", 8, 64)
-    from mlx_zimage.convert.exports import MLX_VLM, check, files_for
-
     with pytest.raises(RequestError, match="the transformer is to have 2 kinds"):
         check(MLX_VLM, {"transformer": packings}, {"transformer": plan.tensors("transformer")})
     assert files_for(None, "transformer", packings).about == {}

@@ -1,5 +1,6 @@
 """A small server that speaks the Hub's protocol, and misbehaves on demand."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -33,6 +34,10 @@ class Hub(ThreadingHTTPServer):
         self.cut_off = threading.Event()  # a client went away before a file had ended
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, range
         self.sending, self.most_at_once = 0, 0  # files
+
+        self.repos: dict[str, dict[str, bytes]] = {}  # made by clients: files by repo
+        self.objects: dict[str, bytes] = {}  # large files that were uploaded, by SHA-256
+        self.refused = 0  # the status that writing is answered with
 
     def handle_error(self, *_: Any) -> None:
         """Note that a client went away, which some tests want, and stay quiet."""
@@ -78,6 +83,68 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(body=True)
 
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        oid = self.path.rpartition("/")[2]
+        assert hashlib.sha256(data).hexdigest() == oid
+        self.server.objects[oid] = data
+        self._send(200, b"{}", {"ETag": oid}, body=True)
+
+    def do_POST(self) -> None:
+        hub, path = self.server, self.path.partition("?")[0]
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        hub.requests.append((self.command, path, None))
+        if hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
+            self._error(401, "RepoNotFound")
+        elif hub.refused:
+            self._error(hub.refused, "Trouble")
+        else:
+            self._json(self._written(path, data))
+
+    def _written(self, path: str, data: bytes) -> dict[str, Any]:
+        """Answer a request that writes: the repo, what is large, large files, and the commit."""
+        hub = self.server
+        if path.endswith("/commit/main"):
+            return self._commit(path.split("/models/")[1].removesuffix("/commit/main"), data)
+        content = json.loads(data)
+        if path == "/api/repos/create":
+            repo = f"{content['organization']}/{content['name']}"
+            hub.repos.setdefault(repo, {".gitattributes": b""})
+            return {"url": f"{hub.url}/{repo}"}
+        if path.endswith("/preupload/main"):
+            files = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(LARGE) else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in content["files"]
+            ]
+            return {"files": files}
+        if path.endswith("/objects/batch"):
+            objects = []
+            for item in content["objects"]:
+                upload = {"upload": {"href": f"{hub.url}/objects/{item['oid']}"}}
+                known = item["oid"] in hub.objects
+                objects.append({**item, **({} if known else {"actions": upload})})
+            return {"transfer": "basic", "objects": objects}
+        assert path == "/api/validate-yaml", path
+        return {"errors": [], "warnings": []}
+
+    def _commit(self, repo: str, data: bytes) -> dict[str, Any]:
+        for line in data.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                self.server.repos[repo][value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                self.server.repos[repo][value["path"]] = self.server.objects[value["oid"]]
+        url = f"{self.server.url}/{repo}/commit/{COMMIT}"
+        return {"success": True, "commitOid": COMMIT, "commitUrl": url}
+
+    def _json(self, content: object) -> None:
+        self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json"}, True)
+
     def _answer(self, body: bool) -> None:
         hub, path = self.server, self.path.partition("?")[0]
         hub.requests.append((self.command, path, self.headers.get("Range")))
@@ -85,6 +152,12 @@ class Handler(BaseHTTPRequestHandler):
             self._error(hub.status, "Trouble")
         elif hub.token and self.headers.get("Authorization") != f"Bearer {hub.token}":
             self._error(401, "RepoNotFound")
+        elif path == "/api/whoami-v2":
+            self._json({"type": "user", "name": "owner", "auth": {}})
+        elif path.startswith("/api/models/") and path.endswith("/tree/main"):
+            files = hub.repos[path.split("/models/")[1].removesuffix("/tree/main")]
+            entry = {"type": "file", "oid": "b" * 40}
+            self._json([{**entry, "path": n, "size": len(d)} for n, d in files.items()])
         elif path.startswith("/api/models/owner/model"):
             self._contents(path.partition("/revision/")[2] or "main", body)
         elif not path.startswith("/owner/model/resolve/"):

@@ -18,9 +18,9 @@ from mlx_zimage import Conversion, Result, ZImage, convert_checkpoint
 from mlx_zimage.hub.locate import DEMO
 
 pytestmark = pytest.mark.peers
-PROMPT, STEPS, SIDE = "a red circle on a blue background", 8, 128
-LEVELS = [1, 0.95454545, 0.9, 0.83333333, 0.75, 0.64285714, 0.5, 0.3, 0]  # of these steps
-LIMIT = 2e-6
+PROMPT, STEPS, SIDE = "a red circle on a blue background", 4, 64
+LEVELS = [1, 0.9, 0.75, 0.5, 0]  # of these steps
+LIMITS = {"mlx-vlm, mxfp4": 4e-3}  # MLX's embeddings in that mode are bfloat16, and so its captions
 Measure = Callable[[str, float, float], None]
 
 
@@ -55,8 +55,9 @@ def _ours(folder: str, noise: np.ndarray) -> Result:
     return model.generate(PROMPT, latents=noise, steps=STEPS, width=SIDE, height=SIDE)
 
 
-def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+def _hold(measure: Measure, name: str, ours: np.ndarray, theirs: np.ndarray) -> None:
+    distance = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    measure(name, distance, LIMITS.get(name, 3e-6))
 
 
 def test_mlx_vlm(tmp_path: Path, measure: Measure) -> None:
@@ -65,7 +66,7 @@ def test_mlx_vlm(tmp_path: Path, measure: Measure) -> None:
     written = {
         "plain": _convert(tmp_path / "plain"),
         "4 bits": _convert(tmp_path / "q4", quantize=4),
-        "8 bits, for mlx-vlm": _convert(tmp_path / "q8", quantize=8, target="mlx-vlm"),
+        "8 bits": _convert(tmp_path / "q8", quantize=8, target="mlx-vlm"),
         "mxfp4": _convert(tmp_path / "mxfp4", quantize="mxfp4"),
     }
     affine = {"quantize": True, "q_bits": 4, "q_group_size": 64, "q_mode": "affine"}
@@ -85,7 +86,7 @@ def test_mlx_vlm(tmp_path: Path, measure: Measure) -> None:
     _run("mlx_vlm_side.py", "MLX_VLM_PYTHON", asked, tmp_path)
     for name, folder in names.items():
         ours = _ours(folder, noise).latents
-        measure(f"mlx-vlm, {name}", _distance(ours, np.load(f"{folder}.npy")), LIMIT)
+        _hold(measure, f"mlx-vlm, {name}", ours, np.load(f"{folder}.npy"))
 
 
 def test_mflux(tmp_path: Path, measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,9 +96,7 @@ def test_mflux(tmp_path: Path, measure: Measure, monkeypatch: pytest.MonkeyPatch
     written = {
         "plain": _convert(tmp_path / "plain", target="mflux"),
         "4 bits": _convert(tmp_path / "q4", target="mflux", quantize=4),
-        "6 bits in groups of 32": _convert(
-            tmp_path / "q6", target="mflux", quantize=6, group_size=32
-        ),
+        "6 bits": _convert(tmp_path / "q6", target="mflux", quantize=6),
     }
     theirs = {str(tmp_path / "their plain"): None, str(tmp_path / "their q4"): 4}
     names = {**written, **dict(zip(("its plain", "its 4 bits"), theirs, strict=True))}
@@ -112,6 +111,6 @@ def test_mflux(tmp_path: Path, measure: Measure, monkeypatch: pytest.MonkeyPatch
     _run("mflux_side.py", "MFLUX_PYTHON", asked, tmp_path)
     for name, folder in names.items():
         ours, drawn = _ours(folder, noise), np.load(f"{folder}.npz")
-        measure(f"mflux, {name}", _distance(ours.latents, drawn["latents"]), LIMIT)
+        _hold(measure, f"mflux, {name}", ours.latents, drawn["latents"])
         pixels = np.abs(np.asarray(ours.image, np.float32) - drawn["picture"]).max()
         measure(f"mflux, {name}, levels of a pixel", float(pixels), 0.51)  # 0.5 is our rounding
