@@ -212,15 +212,7 @@ def convert(
 
     The command `verify FOLDER` checks what was written.
     """
-    if out is None and not plan:
-        raise UsageError("Missing argument 'OUT': the folder to write")
-    if plan and (force or upload or out is not None):
-        needless = "--force" if force else "--upload" if upload else "OUT"
-        raise UsageError(f"--plan writes nothing; leave out {needless}")
-    if yes and upload is None:
-        raise UsageError("--yes is for --upload; leave it out")
-    if upload is not None and offline:
-        raise UsageError("--upload and --offline exclude each other")
+    _check_outputs(out, plan, force, upload, yes, offline)
     with closing(reporter(json, quiet)) as report:
         with usage():
             path = find(Choice(source, revision, download, offline), report)
@@ -255,14 +247,33 @@ def convert(
         events = convert_checkpoint(conversion, out, force=force, title=upload)
         returned(events, report.event)
         if report_file is not None:
-            errors = returned(measure_conversion(conversion, out), report.event)
-            errors.save(report_file)
-            errors.record(out)
-            report.result(errors.table, "report", **errors.to_dict())
+            _measure(conversion, out, report_file, report)
         report.result(str(out), "converted", folder=str(out))
         if upload is not None:
             url = returned(upload_checkpoint(out, upload), report.event)
             report.result(url, "uploaded", url=url)
+
+
+def _check_outputs(
+    out: Path | None, plan: bool, force: bool, upload: str | None, yes: bool, offline: bool
+) -> None:
+    """Refuse options about what is written that do not go together."""
+    if out is None and not plan:
+        raise UsageError("Missing argument 'OUT': the folder to write")
+    if plan and (force or upload or out is not None):
+        needless = "--force" if force else "--upload" if upload else "OUT"
+        raise UsageError(f"--plan writes nothing; leave out {needless}")
+    if yes and upload is None:
+        raise UsageError("--yes is for --upload; leave it out")
+    if upload is not None and offline:
+        raise UsageError("--upload and --offline exclude each other")
+
+
+def _measure(conversion: Conversion, out: Path, file: Path, report: Reporter) -> None:
+    errors = returned(measure_conversion(conversion, out), report.event)
+    errors.save(file)
+    errors.record(out)
+    report.result(errors.table, "report", **errors.to_dict())
 
 
 def _agree(conversion: Conversion, repo: str, yes: bool, report: Reporter) -> None:
