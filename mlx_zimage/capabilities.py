@@ -1,13 +1,49 @@
 """The facts about a loaded model that a program shows or limits its controls by."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import device
 from .checkpoint.checkpoint import Checkpoint
+from .errors import CheckpointError
+from .files import read_json
 from .generation.plan import Planner
 from .memory.store import Store
 from .version import __version__
+
+VOCABULARY = "vocabulary.json"
+"""The file by which a small checkpoint says what it can draw; without one it draws anything."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The things that a checkpoint can draw, and the words for them."""
+
+    draws: str  # "shapes, letters and digits on a plain background"
+    example: str  # a prompt
+    words: tuple[str, ...]  # for the things; those for colours and places are not among them
+
+    def knows(self, prompt: str) -> bool:
+        """Return whether a prompt names one of the things, as a word or within Chinese text."""
+        text = prompt.lower()
+        english = set(re.findall("[a-z]+", text))
+        return any(word in (english if word.isascii() else text) for word in self.words)
+
+    @classmethod
+    def read(cls, file: Path) -> "Vocabulary | None":
+        """Return what the file holds; None where there is none."""
+        if not file.exists():
+            return None
+        data = read_json(file)
+        draws, example, words = (data.get(name) for name in ("draws", "example", "words"))
+        texts = [draws, example, *words] if isinstance(words, list) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise CheckpointError(
+                f"{file} must hold texts as 'draws' and 'example', and a list of texts as 'words'"
+            )
+        return cls(str(draws), str(example), tuple(map(str, texts[2:])))
 
 
 @dataclass(frozen=True)
@@ -29,6 +65,7 @@ class Capabilities:
     memory: str
     device_memory: int  # bytes
     loras: tuple[str, ...] = ()  # those that act, as FILE:SCALE
+    vocabulary: Vocabulary | None = None  # None: it draws anything
 
 
 def capabilities(
@@ -51,6 +88,7 @@ def capabilities(
         memory=store.memory,
         device_memory=device.memory(),
         loras=tuple(f"{lora.source}:{lora.scale:g}" for lora in store.loras.applied),
+        vocabulary=Vocabulary.read(checkpoint.home / VOCABULARY),
     )
 
 

@@ -41,6 +41,7 @@ def test_it_is_small_and_in_the_official_layout() -> None:
         "vae/config.json",
         "vae/diffusion_pytorch_model.safetensors",
         "vae/preview.json",
+        "vocabulary.json",
     }
     size = sum((DEMO / name).stat().st_size for name in files)
     print(f"the demo: {size / 1e6:.2f} MB")

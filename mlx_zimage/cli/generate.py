@@ -155,6 +155,7 @@ def _draw_live(order: Order, models: Models, saving: Saving) -> None:
         if saving.skips and outputs.has(0, item.wanted):
             saving.report.kept(outputs.pictures[0])
             continue
+        models.hint(zimage, [item.request])
         with usage():
             events = zimage.stream(item.request)
         for event in events:

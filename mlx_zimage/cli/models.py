@@ -113,7 +113,24 @@ class Models:
                 self.report.warn(f"not the same as in the picture: {line}")
             for line in self.replayed.unread:
                 self.report.warn(f"not read from the picture: {line}")
+        self.hint(zimage, requests)
         return zimage
+
+    def hint(self, zimage: ZImage, requests: Sequence[Request]) -> None:
+        """Tell what a small model draws, where a prompt names nothing of it."""
+        known = zimage.capabilities().vocabulary
+        prompts = [text for request in requests for text in _texts(request.prompt)]
+        if known is not None and not all(map(known.knows, prompts)):
+            self.report.tell(
+                f'{self.choice.source} draws {known.draws}, like "{known.example}"',
+                "hint",
+                draws=known.draws,
+                example=known.example,
+            )
+
+
+def _texts(prompt: str | Sequence[str] | None) -> Sequence[str]:
+    return [prompt] if isinstance(prompt, str) else prompt or []
 
 
 @contextmanager

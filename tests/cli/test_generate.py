@@ -313,3 +313,14 @@ def test_a_broken_checkpoint(run: Run, here: Path, checkpoint: Callable[[str], P
     done = run("generate", "x", *QUICK, "--model", "ck")
     assert done.status == 1 and "is truncated" in done.error
     assert os.listdir(here) == ["ck"]
+
+
+def test_a_prompt_without_a_word_that_the_demo_knows(run: Run, here: Path) -> None:
+    """A hint tells what it draws; no other model and no other prompt gets one."""
+    quick = ("generate", "--model", "demo", "--size", "32", "--steps", "1")
+    done = run(*quick, "a red fox")
+    hint = 'demo draws shapes, letters and digits on a plain background, like "a red circle on'
+    assert done.status == 0 and done.err.startswith(hint) and done.err.count("\n") == 1
+    (event,) = [e for e in run(*quick, "--json", "a red fox").events if e["event"] == "hint"]
+    assert event["example"] == "a red circle on a blue background"
+    assert run(*quick, "a red star").err == ""

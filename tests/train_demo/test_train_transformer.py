@@ -1,5 +1,6 @@
-"""A few seconds of training: it goes on where it stopped, and ends in a whole checkpoint."""
+"""A few steps of the transformer's training: what it learns from, and the checkpoint it ends in."""
 
+import itertools
 from pathlib import Path
 
 import mlx.core as mx
@@ -11,45 +12,15 @@ from tests.measures import relative_error
 
 pytestmark = pytest.mark.parity
 
-VAE_WIDTHS = [8, 8, 8, 8]
 
-
-@pytest.fixture
-def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a small VAE and the tokenizer lie, and the training will be small."""
-    from diffusers import AutoencoderKL
-
-    from tools.train_demo import architecture, train_reader, train_transformer
-    from tools.train_demo.tokenizer import train_tokenizer
-
-    changed = {"block_out_channels": VAE_WIDTHS, "shift_factor": 0.1, "scaling_factor": 1.5}
-    vae = AutoencoderKL.from_config({**architecture.VAE, **changed})
-    vae.save_pretrained(tmp_path / "vae")
-    train_tokenizer(tmp_path / "tokenizer")
-    train_reader.train(tmp_path, 2.0, "cpu", batch=8)
-    monkeypatch.setattr(train_transformer, "POOL", 100)
-    monkeypatch.setattr(train_transformer, "POOL_OTHER", 20)
-    monkeypatch.setattr(train_transformer, "OTHERS", ((96, 128),))
-    monkeypatch.setattr(
-        train_transformer, "TRANSFORMER", {**architecture.TRANSFORMER, "n_layers": 1}
-    )
-    return tmp_path
-
-
-def test_training_goes_on_and_ends_in_a_checkpoint(out: Path) -> None:
+def test_training_ends_in_a_checkpoint_that_training_can_begin_with(out: Path) -> None:
     import torch
     from diffusers import ZImagePipeline
-    from safetensors.torch import load_file
 
     from tools.train_demo import train_transformer
     from tools.train_demo.assemble import assemble
 
-    train_transformer.train(out, 3.0, "cpu", batch=2, compiled=False)
-    first = load_file(out / "transformer-training.safetensors")
-    train_transformer.train(out, float(first["seconds"]) + 3, "cpu", batch=2, compiled=False)
-    second = load_file(out / "transformer-training.safetensors")
-    assert 0 < int(first["step"]) < int(second["step"])
-
+    assert train_transformer.train(out, 3, batch=2, compiled=False)
     assemble(out, out / "demo")
     ours = ZImage.load(out / "demo", dtype="float32")
     pipeline = ZImagePipeline.from_pretrained(out / "demo", dtype=torch.float32)
@@ -59,29 +30,79 @@ def test_training_goes_on_and_ends_in_a_checkpoint(out: Path) -> None:
     assert relative_error(mine, theirs[0].detach().numpy()) < 1e-5
     assert not pipeline.text_encoder.model.layers[-1].mlp.down_proj.weight.any()
 
+    again = train_transformer.Demo.read(out / "demo", "cpu")
+    trained = train_transformer.Training(out, "cpu", 2, None, compiled=False)
+    for name, parameter in again.named_parameters():
+        assert parameter.equal(trained.mean[name].bfloat16().float()), name
+
 
 def test_batches_hold_prompts_of_as_many_blocks(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tools.train_demo import train_transformer
+    from tools.train_demo import train_batches
 
-    monkeypatch.setattr(train_transformer, "LONG", 0.5)
-    batches = train_transformer.Pool(out).batches(4, seed=0)
+    monkeypatch.setattr(train_batches, "LONG", 0.5)
+    batches = train_batches.Batches(out, 4, "cpu")
     seen = set()
-    for _ in range(30):
-        latents, prompts = next(batches)
-        assert latents.shape[:2] == (4, 16)
-        blocks = {-(-len(ids) // train_transformer.BLOCK) for ids in prompts}
+    for number in range(30):
+        batch = batches[number]
+        assert batch.clean.shape[:2] == (4, 16)
+        assert batch.focus.shape[2:] == batch.clean.shape[2:]
+        blocks = {-(-len(ids) // train_batches.BLOCK) for ids in batch.ids}
         assert len(blocks) == 1
-        seen |= {(tuple(latents.shape[2:]), *blocks)}
-    assert seen == {((16, 16), 1), ((16, 16), 2), ((16, 12), 1), ((16, 12), 2)}
+        seen |= {(tuple(batch.clean.shape[2:]), *blocks)}
+    assert seen == {((8, 8), 1), ((8, 8), 2), ((12, 8), 1), ((12, 8), 2)}
+    again = batches[29]
+    assert again.ids == batch.ids and again.clean.equal(batch.clean)
+
+
+def test_things_weigh_as_much_as_the_picture() -> None:
+    from tools.train_demo.scenes import Scene, Thing
+    from tools.train_demo.train_batches import FOCUS, focus
+
+    for size in ("small", "large"):
+        weights = focus(Scene("red", (Thing("R", "white", size),), ("top", "left")), 128, 96)
+        assert weights.shape == (12, 16)
+        assert weights.mean() == pytest.approx(1, abs=1e-6)
+        inside = weights > 1
+        assert weights[inside].sum() == pytest.approx(
+            weights.size * FOCUS + (1 - FOCUS) * inside.sum(), rel=1e-5
+        )
+        assert inside[3, 4] and not inside[11, 15]
+
+
+def test_points_move_as_they_do_when_a_picture_is_drawn(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From noise, by the transformer's own answers, through the eight steps."""
+    import torch
+
+    from tools.train_demo import train_transformer
+    from tools.train_demo.train_model import Demo, levels
+
+    monkeypatch.setattr(train_transformer, "RESTARTED", 0)
+    demo = Demo.new("cpu")
+    torch.nn.init.normal_(demo.transformer.all_final_layer["2-1"].linear.weight, std=0.1)
+    batch = train_transformer.Batches(out, 3, "cpu")[0]
+    batch.dropped[:] = False
+    under_way = train_transformer.Underway.begin(batch)
+    torch.manual_seed(1)
+    drawn = torch.randn(batch.clean.shape)
+    under_way.x, under_way.sigma = drawn, torch.ones(3)
+    for now, following in itertools.pairwise(levels().tolist()):
+        assert 0 < under_way.turn(demo).item() <= 1
+        with torch.no_grad():
+            answer = demo.answer(drawn, torch.full((3,), now), batch.ids)
+        drawn = drawn + (now - following) * answer
+        assert relative_error(under_way.x.numpy(), drawn.numpy()) < 1e-5
+    assert not under_way.sigma.any()
 
 
 def test_attention_is_the_published_one() -> None:
     import torch
     from torch import nn
 
-    from tools.train_demo import train_transformer
+    from tools.train_demo.train_model import Attention, Demo
 
-    demo = train_transformer.Demo.new("cpu")
+    demo = Demo.new("cpu")
     nn.init.normal_(demo.transformer.all_final_layer["2-1"].linear.weight, std=0.1)
     generator = torch.Generator().manual_seed(0)
     latents = list(torch.randn(3, 16, 1, 16, 12, generator=generator))
@@ -94,7 +115,7 @@ def test_attention_is_the_published_one() -> None:
 
     published = answer()
     for block in [*demo.transformer.layers, *demo.transformer.noise_refiner]:
-        block.attention.set_processor(train_transformer.Attention())
+        block.attention.set_processor(Attention())
     assert relative_error(answer().numpy(), published.numpy()) < 5e-6  # measured: 7e-7
 
 
@@ -103,11 +124,15 @@ def test_most_sigmas_are_those_of_the_eight_steps() -> None:
 
     from tools.train_demo import train_transformer
 
-    found = train_transformer.sigmas(1000, torch.Generator().manual_seed(0)).numpy()
-    steps = {round(float(sigma), 5) for sigma in found[:700]}
-    assert steps == {1.0, 0.95455, 0.9, 0.83333, 0.75, 0.64286, 0.5, 0.3}
-    assert ((found > 0) & (found <= 1)).all()
-    assert len(set(found[700:])) > 200
+    torch.manual_seed(0)
+    drawn = train_transformer.sigmas(1000)
+    steps = [1.0, 0.95455, 0.9, 0.83333, 0.75, 0.64286, 0.5, 0.3]
+    assert train_transformer.levels().tolist() == pytest.approx([*steps, 0], abs=1e-5)
+    at_steps = [min(abs(sigma - step) for step in steps) < 1e-5 for sigma in drawn.tolist()]
+    assert 0.55 < np.mean(at_steps) < 0.65
+    assert ((drawn > 0) & (drawn <= 1)).all()
+    below = train_transformer.lower(torch.tensor([1.0, 0.97, 0.5, 0.31, 0.3, 0.1]))
+    assert below.tolist() == pytest.approx([0.95455, 0.95455, 0.3, 0.3, 0, 0], abs=1e-5)
 
 
 def test_what_the_reader_must_answer() -> None:

@@ -1,4 +1,4 @@
-"""A few seconds of training: it goes on where it stopped, and ends in a VAE that our port loads."""
+"""A few steps of training: they go on where they stopped, and end in a VAE that our port loads."""
 
 import json
 from pathlib import Path
@@ -11,10 +11,9 @@ pytestmark = pytest.mark.parity
 
 
 def test_training_goes_on_and_ends_in_an_official_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, signals: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
-    from safetensors.torch import load_file
 
     from mlx_zimage.models.autoencoder import Autoencoder, AutoencoderConfig
     from mlx_zimage.weights.index import read_folder
@@ -23,21 +22,29 @@ def test_training_goes_on_and_ends_in_an_official_folder(
 
     small = {**architecture.VAE, "block_out_channels": [8, 8, 8, 8]}
     monkeypatch.setattr(train_vae, "VAE", small)
-    train_vae.train(tmp_path, 2.0, "cpu", batch=2, rate=1e-3)
-    state = load_file(tmp_path / "vae-training.safetensors")
-    first, spent = int(state["step"]), float(state["seconds"])
-    train_vae.train(tmp_path, spent + 2.0, "cpu", batch=2, rate=1e-3)
-    assert 0 < first < int(load_file(tmp_path / "vae-training.safetensors")["step"])
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    assert train_vae.train(tmp_path / "whole", 6, batch=4)
+    broken = train_vae.Training(tmp_path / "broken", "cpu", 4, 1e-3)
+    for _ in range(3):
+        broken.advance(6)
+    broken.save()
+    broken.advance(6)  # lost
+    assert train_vae.train(tmp_path / "broken", 6, batch=4)
+    whole, again = (torch.load(tmp_path / n / train_vae.FILE) for n in ("whole", "broken"))
+    assert all(again["weights"][name].equal(x) for name, x in whole["weights"].items())
+    with pytest.raises(SystemExit, match="was written with rate"):
+        train_vae.train(tmp_path / "whole", 6, batch=4, rate=0.1)
 
-    config = json.loads((tmp_path / "vae/config.json").read_text())
+    config = json.loads((tmp_path / "whole/vae/config.json").read_text())
     ours = Autoencoder(AutoencoderConfig.from_dict(config))
-    found = {key: entry.shape for key, entry in read_folder(tmp_path / "vae").items()}
+    found = {key: entry.shape for key, entry in read_folder(tmp_path / "whole/vae").items()}
     assert found == official_shapes(ours)
 
     # Its scaling and shift bring the latents to mean 0 and deviation 1.
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL.from_pretrained(tmp_path / "vae")
+    vae = AutoencoderKL.from_pretrained(tmp_path / "whole/vae")
     pictures = next(train_vae.pictures(32, seed=5))
     with torch.no_grad():
         latents = vae.encode(pictures).latent_dist.mode().numpy()

@@ -8,11 +8,17 @@ from typing import Any
 
 import mlx.core as mx
 
+from mlx_zimage.capabilities import VOCABULARY
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.convert.samples import LISTED
+from mlx_zimage.files import write_json
+from mlx_zimage.generation.preview import FILE as PREVIEW
+from mlx_zimage.generation.preview import fitted_map
+from mlx_zimage.memory.store import Store
 
 from .architecture import SCHEDULER
-from .captions import caption
-from .scenes import random_scene
+from .captions import SHAPES_ZH, caption
+from .scenes import SHAPES, random_scene
 
 PROMPTS, SEED = 96, 3
 
@@ -40,14 +46,20 @@ def assemble(trained: Path, demo: Path) -> None:
         config.pop("_name_or_path", None)
         if "dtype" in config:
             config["dtype"] = "bfloat16"
-        _write(demo / part / "config.json", config)
+        write_json(demo / part / "config.json", config)
         narrow = {key: array.astype(mx.bfloat16) for key, array in weights.items()}
         mx.save_safetensors(str(demo / part / name), narrow, metadata={"format": "pt"})
     shutil.copytree(trained / "tokenizer", demo / "tokenizer")
     scheduler = {"_class_name": CLASSES["scheduler"][1], **SCHEDULER}
-    _write(demo / "scheduler/scheduler_config.json", scheduler)
-    _write(demo / "model_index.json", {"_class_name": "ZImagePipeline", **CLASSES})
+    write_json(demo / "scheduler/scheduler_config.json", scheduler)
+    write_json(demo / "model_index.json", {"_class_name": "ZImagePipeline", **CLASSES})
     write_prompts(demo)
+    write_json(demo / VOCABULARY, vocabulary())
+    checkpoint = Checkpoint.open(demo)
+    colours = fitted_map(checkpoint, Store(checkpoint, dtype="float32"))
+    numbers = {"matrix": colours.matrix, "bias": colours.bias}
+    lists = {name: values.astype(float).round(5).tolist() for name, values in numbers.items()}
+    (demo / "vae" / PREVIEW).write_text(f"{json.dumps(lists)}\n", "utf-8")
 
 
 def write_prompts(demo: Path) -> None:
@@ -61,6 +73,11 @@ def write_prompts(demo: Path) -> None:
     (demo / LISTED).write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _write(file: Path, content: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+def vocabulary() -> dict[str, Any]:
+    """Return what the demo draws, and the words for it in both languages."""
+    chinese = dict.fromkeys(word for words in SHAPES_ZH.values() for word in words)
+    return {
+        "draws": "shapes, letters and digits on a plain background",
+        "example": "a red circle on a blue background",
+        "words": [*SHAPES, "letter", "digit", *chinese, "字母", "数字"],
+    }

@@ -37,6 +37,10 @@ GROUNDS_EN = (
     "against {a} background",
     "on a plain {colour} background",
 )
+RELATIONS_EN = {"left of": ("to the left of", "left of"), "above": ("above", "over")}
+REVERSED_EN = {"left of": ("to the right of", "right of"), "above": ("below", "under")}
+BESIDE_EN = ("and", "next to", "beside")  # from left to right, as one reads
+REVERSED, BESIDE = 0.4, 0.15  # shares of the pairs that name the second thing first, or no side
 OPENINGS_EN = ("", "", "", "a picture of ", "an image of ", "draw ")
 
 COLOURS_ZH = {
@@ -71,6 +75,7 @@ PLACES_ZH = {
     ("bottom", "right"): ("右下角",),
 }
 RELATIONS_ZH = {"left of": ("左边", "左侧"), "above": ("上方", "上面")}
+REVERSED_ZH = {"left of": ("右边", "右侧"), "above": ("下方", "下面")}
 
 
 def caption(scene: Scene, generator: random.Random, language: str = "en") -> str:
@@ -83,8 +88,7 @@ def english(scene: Scene, generator: random.Random) -> str:
     colour = scene.background
     ground = generator.choice(GROUNDS_EN).format(colour=colour, a=_article(colour))
     if scene.relation:
-        link = {"left of": ("to the left of", "left of"), "above": ("above", "over")}
-        middle = f"{things[0]} {generator.choice(link[scene.relation])} {things[1]}"
+        middle = _pair_en(things, scene.relation, generator)
     else:
         middle = f"{things[0]} {generator.choice(PLACES_EN[scene.place])}".rstrip()
     if plain:
@@ -104,13 +108,30 @@ def chinese(scene: Scene, generator: random.Random) -> str:
     ground = "" if plain else f"{COLOURS_ZH[scene.background]}背景"
     first = generator.random() < 0.5  # the background is named first
     if scene.relation:
-        side = generator.choice(RELATIONS_ZH[scene.relation])
-        middle = f"{things[0]}在{things[1]}的{side}"
+        middle = _pair_zh(things, scene.relation, generator)
         return f"{ground}上，{middle}" if ground and first else _joined(middle, ground)
     place = generator.choice(PLACES_ZH[scene.place])
     if first and (ground or place):
         return f"{ground}{place or '上'}的{things[0]}"
     return _joined(f"{things[0]}在{place}" if place else things[0], ground)
+
+
+def _pair_en(things: list[str], relation: str, generator: random.Random) -> str:
+    first, second = things
+    if relation == "left of" and generator.random() < BESIDE:
+        return f"{first} {generator.choice(BESIDE_EN)} {second}"
+    if generator.random() < REVERSED:
+        return f"{second} {generator.choice(REVERSED_EN[relation])} {first}"
+    return f"{first} {generator.choice(RELATIONS_EN[relation])} {second}"
+
+
+def _pair_zh(things: list[str], relation: str, generator: random.Random) -> str:
+    first, second = things
+    if relation == "left of" and generator.random() < BESIDE:
+        return f"{first}和{second}"
+    if generator.random() < REVERSED:
+        return f"{second}在{first}的{generator.choice(REVERSED_ZH[relation])}"
+    return f"{first}在{second}的{generator.choice(RELATIONS_ZH[relation])}"
 
 
 def _joined(middle: str, ground: str) -> str:

@@ -22,8 +22,8 @@ from .scenes import COLOURS, GLYPHS, SHAPES
 
 SIZE = 2048  # tokens, the added ones included
 WEIGHT = 1000  # times that a caption's word is read
-OTHERS_EN = ("letter", "digit", "the", "an", "in", "with", "to the left of", "above", "over")
-OTHERS_ZH = ("字母", "数字", "背景", "背景上", "上", "在", "的", "，")
+OTHERS_EN = ("letter", "digit", "the", "an", "in", "with", *captions.BESIDE_EN)
+OTHERS_ZH = ("字母", "数字", "背景", "背景上", "上", "在", "的", "和", "，")
 
 
 def train_tokenizer(folder: Path) -> Tokenizer:
@@ -60,6 +60,8 @@ def _words() -> Iterator[str]:
     english = [*COLOURS, *SHAPES, *GLYPHS, *OTHERS_EN, *captions.OPENINGS_EN]
     english += [text.format(a="a", colour="") for text in captions.GROUNDS_EN]
     english += [text for texts in captions.PLACES_EN.values() for text in texts]
+    pairs = (*captions.RELATIONS_EN.values(), *captions.REVERSED_EN.values())
+    english += [text for texts in pairs for text in texts]
     english += [text for texts in captions.SIZES_EN.values() for text in texts]
     for text in english:
         yield f" {text}"
@@ -68,4 +70,5 @@ def _words() -> Iterator[str]:
     yield from (text for texts in captions.SHAPES_ZH.values() for text in texts)
     yield from (text for texts in captions.SIZES_ZH.values() for text in texts)
     yield from (text for texts in captions.PLACES_ZH.values() for text in texts)
+    yield from (text for texts in captions.REVERSED_ZH.values() for text in texts)
     yield from (text for texts in captions.RELATIONS_ZH.values() for text in texts)

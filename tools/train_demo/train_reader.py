@@ -1,6 +1,6 @@
 """Teach the demo's text encoder to read, before it learns along with the transformer.
 
-    python -m tools.train_demo.train_reader OUT [--minutes 2] [--device cuda]
+    python -m tools.train_demo.train_reader OUT [--steps 2000] [--device cuda]
 
 From its last token it must tell what the caption says: the background, where, which things, their
 colours and sizes. Learnt from pictures alone this takes hours; a transformer that finds it all said
@@ -26,6 +26,7 @@ from mlx_zimage.prompt.template import chat
 from .architecture import TEXT_ENCODER
 from .captions import caption
 from .scenes import COLOURS, GLYPHS, PLACES, RADII, RELATIONS, SHAPES, Scene, Thing
+from .train_device import narrow
 from .train_vae import scenes
 
 CHINESE = 0.4  # share of the captions
@@ -83,21 +84,21 @@ def muon_and_adam(
     ]
 
 
-def train(out: Path, seconds: float, device: str, batch: int) -> float:
-    """Its share of right answers at the end."""
+def train(out: Path, steps: int, device: str, batch: int) -> float:
+    """Return its share of right answers at the end."""
     torch.manual_seed(0)
     encoder, head = new_encoder().to(device), nn.Linear(TEXT_ENCODER["hidden_size"], sum(QUESTIONS))
     head.to(device)
     named = [*encoder.named_parameters(), *head.named_parameters()]
     optimizers = muon_and_adam(iter(named), MUON, RATE)
     source = _batches(out, batch)
-    begun, step, right = time.monotonic(), 0, 0.0
-    while (spent := time.monotonic() - begun) < seconds:
+    begun, right = time.monotonic(), 0.0
+    for step in range(steps):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * min((step + 1) / 100, 1 - spent / seconds)
+                group["lr"] = group["peak"] * min((step + 1) / 100, 1 - step / steps)
         ids, said = next(source)
-        with torch.autocast(device, torch.bfloat16):
+        with narrow(device):
             hidden = encode(encoder, ids, device)
             last = hidden[torch.arange(len(ids)), [len(i) - 1 for i in ids]].float()
             told = head(functional.rms_norm(last, last.shape[-1:])).float().split(QUESTIONS, -1)
@@ -110,11 +111,14 @@ def train(out: Path, seconds: float, device: str, batch: int) -> float:
             optimizer.zero_grad(set_to_none=True)
         found = torch.stack([t.argmax(-1) for t in told], -1)
         now = ((found == said) | (said == NONE)).all(-1).float().mean().item()
-        right, step = 0.95 * right + 0.05 * now, step + 1
-        if step % 500 == 0:
-            print(f"{spent / 60:.1f} min, step {step}: {right:.1%} read right", flush=True)
-    print(f"{step} steps in {spent / 60:.1f} min: {right:.1%} of the captions read right")
-    save_file({key: value.contiguous() for key, value in encoder.state_dict().items()}, out / FILE)
+        right = 0.95 * right + 0.05 * now
+        if step % 500 == 499:
+            print(f"step {step + 1}: {right:.1%} read right", flush=True)
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{steps} steps in {minutes:.1f} min: {right:.1%} of the captions read right")
+    temporary = out / f"{FILE}.part"  # what has the name is complete
+    save_file({key: value.contiguous() for key, value in encoder.state_dict().items()}, temporary)
+    temporary.replace(out / FILE)
     return right
 
 
@@ -138,12 +142,12 @@ def _batches(out: Path, size: int) -> Iterator[tuple[list[list[int]], torch.Tens
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=2)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=128)
     options = parser.parse_args()
     if not (options.out / FILE).is_file():
-        train(options.out, options.minutes * 60, options.device, options.batch)
+        train(options.out, options.steps, options.device, options.batch)
 
 
 if __name__ == "__main__":

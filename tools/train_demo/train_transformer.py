@@ -1,282 +1,219 @@
-"""Train the demo's transformer and text encoder together, with the reference classes.
+"""Train the demo's transformer and text encoder together.
 
-    python -m tools.train_demo.train_transformer OUT [--minutes 90] [--device cuda]
+    python -m tools.train_demo.train_transformer OUT [--steps 100000] [--start FOLDER]
 
-OUT holds the trained vae/, tokenizer/ and reader.safetensors. First the latents of a pool of
-pictures are written there, once. Then the transformer learns to turn noise into them: at a point
-x = sigma * noise + (1 - sigma) * clean it answers clean - noise. Most of the points lie where
-Turbo's eight steps are, the others anywhere under the same shift. Each picture gets new words
-whenever it comes up.
+OUT holds the trained vae/, tokenizer/ and reader.safetensors; with `--start` the weights of a whole
+checkpoint in the official layout come instead of the reader's.
 
-Resumable: run it again with the same OUT and it goes on, with a fresh optimizer. It ends with
-transformer/ and text_encoder/ in the official layout, in float32.
+At a point x between noise and a picture, the transformer answers the way to the picture. The points
+are mostly those to which its own answers have led, as they will when it draws: what it drew wrong
+it learns to put right. A part of them are true mixtures of picture and noise, at the levels of
+Turbo's eight steps and others. Several batches are under way at once, each some steps further
+whenever its turn comes.
+
+It ends with transformer/ and text_encoder/ in the official layout, in float32: the running mean of
+the weights. `--export` writes them from the last checkpoint and trains no further.
 """
 
 import argparse
-import random
-import time
-from collections.abc import Iterator
+import sys
 from dataclasses import dataclass
-from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, ZImageTransformer2DModel
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
-from torch import nn
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from mlx_zimage.prompt.template import chat
-
-from .architecture import SCHEDULER, TEXT_ENCODER, TRANSFORMER
-from .captions import caption
-from .scenes import Scene, paint
+from . import train_batches, train_state
+from .architecture import TEXT_ENCODER, TRANSFORMER
+from .train_batches import Batch, Batches
+from .train_model import STEPS, Demo, levels, shifted
+from .train_probe import probe
 from .train_reader import FILE as READER
-from .train_reader import encode, muon_and_adam, new_encoder
-from .train_vae import scenes, to_tensor
+from .train_reader import muon_and_adam
 
-MAIN = (128, 128)
-SIDES = range(96, 193, 16)
-OTHERS = tuple(size for size in product(SIDES, SIDES) if size != MAIN)
-POOL, POOL_OTHER = 48000, 1408  # pictures of the main size, and of each other one
-MAIN_SHARE = 0.35  # of the batches
-SHAPES_KEPT = 0.5  # share of the scenes without a glyph: the glyphs are five times as many
-CHINESE, DROPPED = 0.4, 0.1  # shares of the captions
-LONG = 0.08  # share of the batches whose captions take two blocks of 32 tokens
-BLOCK = 32
-STEPS = 8
-AT_STEPS = 0.7  # share of the samples at the noise levels of the eight steps
-MUON, ADAM = 0.008, 1.5e-3  # learning rates: of the blocks' matrices, of all else
-DECAY = 0.8  # share of the time over which the rates fall to zero, at the end
-CHECKPOINT_SECONDS = 120
-
-
-class Attention:
-    """The published processor's attention for whole batches, in operations that compile well."""
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: None = None,
-        attention_mask: None = None,
-        freqs_cis: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        q, k, v = (
-            project(hidden_states).unflatten(-1, (attn.heads, -1))
-            for project in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        cos, sin = freqs_cis.real[:, :, None], freqs_cis.imag[:, :, None]  # (B, L, 1, pairs)
-
-        def turned(x: torch.Tensor) -> torch.Tensor:
-            a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-            pairs = torch.stack([a * cos - b * sin, a * sin + b * cos], -1)
-            return pairs.flatten(-2).to(v.dtype)
-
-        q, k = turned(attn.norm_q(q)), turned(attn.norm_k(k))
-        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, L, D)
-        weights = ((q @ k.transpose(-1, -2)).float() * q.shape[-1] ** -0.5).softmax(-1)
-        return attn.to_out[0]((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+FILE = "transformer-training.pt"
+AT_STEPS = 0.6  # share of the true mixtures at the noise levels of the eight steps
+RESTARTED = 0.3  # share of the points that go back to a true mixture
+BATCHES, TURNS = 16, 8  # under way at once, and the turns that each has
+MUON, ADAM = 0.006, 1e-3  # learning rates: of the blocks' matrices, of all else
+WARM = 200  # steps
+DECAY = 0.5  # share of the steps over which the rates fall to zero, at the end
+MEAN = 0.9995  # of the running mean of the weights, the share that stays
+PROBE_STEPS = 1000
 
 
 @dataclass
-class Demo:
-    transformer: ZImageTransformer2DModel
-    text_encoder: Qwen3Model  # without the last layer, and nothing after the one before
-    device: str
+class Underway:
+    """A batch, the points that it has come to, and their noise levels; 0 where it is drawn."""
+
+    batch: Batch
+    x: torch.Tensor
+    sigma: torch.Tensor
 
     @classmethod
-    def new(cls, device: str, reader: Path | None = None) -> "Demo":
-        """`reader`: what the text encoder has learned already."""
-        torch.manual_seed(0)
-        transformer = ZImageTransformer2DModel.from_config(TRANSFORMER)
-        for block in [*transformer.layers, *transformer.noise_refiner]:
-            # Gates open a little: closed ones let nothing through, and learn late.
-            bias = block.adaLN_modulation[0].bias.data.view(4, -1)
-            bias.zero_()
-            bias[1::2] = 0.3
-        nn.init.zeros_(transformer.all_final_layer["2-1"].linear.weight)
-        nn.init.normal_(transformer.x_pad_token, std=0.02)
-        nn.init.normal_(transformer.cap_pad_token, std=0.02)
-        encoder = new_encoder()
-        if reader is not None:
-            encoder.load_state_dict(load_file(reader))
-        return cls(transformer.to(device), encoder.to(device), device)
+    def begin(cls, batch: Batch) -> "Underway":
+        return cls(batch, batch.clean.clone(), torch.zeros(len(batch.ids)))
 
-    def compile(self) -> None:
-        """Twice as fast on a CPU, after a minute."""
-        parts = self.transformer
-        for block in [*parts.layers, *parts.noise_refiner, *parts.context_refiner]:
-            block.attention.set_processor(Attention())
-            block.compile(dynamic=True)
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        for part in ("transformer", "text_encoder"):
-            for name, parameter in getattr(self, part).named_parameters():
-                yield f"{part}.{name}", parameter
-
-    def loss(self, clean: torch.Tensor, sigma: torch.Tensor, ids: list[list[int]]) -> torch.Tensor:
-        """Of latents (B, 16, H, W), with one prompt each."""
-        noise = torch.randn_like(clean)
-        level = sigma[:, None, None, None]
-        x = level * noise + (1 - level) * clean
-        with torch.autocast(self.device, torch.bfloat16):
-            hidden = encode(self.text_encoder, ids, self.device)
-            words = [row[: len(i)] for row, i in zip(hidden, ids, strict=True)]
-            out = self.transformer(list(x.unsqueeze(2)), 1 - sigma, words, return_dict=False)[0]
-        answer = torch.stack(list(out)).squeeze(2).float()
-        return (answer - (clean - noise)).square().mean()
+    def turn(self, demo: Demo) -> torch.Tensor:
+        """Return the loss of a step from where the points are, and move them on."""
+        batch, count = self.batch, len(self.sigma)
+        fresh = (self.sigma == 0) | batch.dropped | (torch.rand(count) < RESTARTED)
+        self.sigma = torch.where(fresh, sigmas(count), self.sigma)
+        level = _wide(self.sigma, demo.device)
+        noise = torch.randn(batch.clean.shape).to(demo.device)
+        mixture = level * noise + (1 - level) * batch.clean
+        self.x = torch.where(_wide(fresh, demo.device), mixture, self.x)
+        answer = demo.answer(self.x, self.sigma.to(demo.device), batch.ids)
+        away = (answer - (batch.clean - self.x) / level).square()
+        losses = (away * batch.focus).mean(dim=(1, 2, 3))
+        following = lower(self.sigma)
+        self.x = self.x + _wide(self.sigma - following, demo.device) * answer.detach()
+        self.sigma = following
+        # A picture that has gone wrong counts no more than one, or late steps would see no other.
+        return (losses / losses.detach().clamp(min=1)).mean()
 
 
-class Pool:
-    """Scenes to train on and their latents, by size of picture."""
-
-    def __init__(self, out: Path):
-        self._out = out
-        self._sizes = (MAIN, *OTHERS)
-        self._latents = [self._load(size) for size in self._sizes]
-        self._scenes = [
-            list(islice(scenes(seed=i), len(latents))) for i, latents in enumerate(self._latents)
-        ]
-        self._tokenizer = Tokenizer.from_file(str(out / "tokenizer/tokenizer.json"))
-
-    def batches(self, size: int, seed: int) -> Iterator[tuple[torch.Tensor, list[list[int]]]]:
-        """Latents (B, 16, h, w) of one size, and prompts of as many blocks of tokens each."""
-        generator = random.Random(seed)
-        while True:
-            main = generator.random() < MAIN_SHARE
-            which = 0 if main else generator.randrange(1, len(self._sizes))
-            long = generator.random() < LONG
-            rows: list[int] = []
-            prompts: list[list[int]] = []
-            while len(rows) < size:
-                row = generator.randrange(len(self._scenes[which]))
-                scene = self._scenes[which][row]
-                if not any(t.is_glyph for t in scene.things) and generator.random() > SHAPES_KEPT:
-                    continue
-                ids = self._prompt(scene, generator)
-                if (len(ids) > BLOCK) == long and len(ids) <= 2 * BLOCK:
-                    rows.append(row)
-                    prompts.append(ids)
-            yield self._latents[which][rows].float(), prompts
-
-    def _prompt(self, scene: Scene, generator: random.Random) -> list[int]:
-        language = "zh" if generator.random() < CHINESE else "en"
-        text = "" if generator.random() < DROPPED else caption(scene, generator, language)
-        return list(self._tokenizer.encode(chat(text), add_special_tokens=False).ids)
-
-    def _load(self, size: tuple[int, int]) -> torch.Tensor:
-        file = self._out / "pool" / f"{size[0]}x{size[1]}.safetensors"
-        if not file.is_file():
-            self._write(file, size)
-        return load_file(file)["latents"]
-
-    @torch.no_grad()
-    def _write(self, file: Path, size: tuple[int, int]) -> None:
-        vae = AutoencoderKL.from_pretrained(self._out / "vae")
-        count = POOL if size == MAIN else POOL_OTHER
-        source = scenes(seed=self._sizes.index(size))
-        latents = []
-        for _ in range(0, count, 32):
-            pictures = to_tensor([paint(scene, *size) for scene in islice(source, 32)])
-            with torch.autocast("cpu", torch.bfloat16):
-                mean = vae.encode(pictures).latent_dist.mode().float()
-            scaled = (mean - vae.config.shift_factor) * vae.config.scaling_factor
-            latents.append(scaled.half())
-        file.parent.mkdir(exist_ok=True)
-        save_file({"latents": torch.cat(latents)[:count].contiguous()}, file)
-        print(f"pool: {count} pictures of {size[0]}x{size[1]}", flush=True)
+def _wide(values: torch.Tensor, device: str) -> torch.Tensor:
+    return values[:, None, None, None].to(device)
 
 
-def sigmas(count: int, generator: torch.Generator) -> torch.Tensor:
-    """Most of them those of the eight steps, the others spread under the same shift."""
-    shift = SCHEDULER["shift"]
-    even = torch.rand(count, generator=generator)
-    steps = 1 - torch.randint(STEPS, (count,), generator=generator) / STEPS
-    u = torch.where(torch.arange(count) < AT_STEPS * count, steps, even)
-    return shift * u / (1 + (shift - 1) * u)
+def lower(sigma: torch.Tensor) -> torch.Tensor:
+    """Return for each noise level the next of the eight steps' below it."""
+    below = levels()[None] < sigma[:, None] - 1e-4
+    return levels()[below.float().argmax(dim=1)]
 
 
-def train(out: Path, seconds: float, device: str, batch: int, compiled: bool) -> None:
-    """The rates fall over the last part of `seconds`, those of earlier runs counted in."""
-    demo, pool = Demo.new(device, out / READER), Pool(out)
-    if compiled:
-        demo.compile()
-    optimizers = muon_and_adam(demo.named_parameters(), MUON, ADAM)
-    spent, step = _resume(out, demo)
-    source, generator = pool.batches(batch, seed=step), torch.Generator().manual_seed(step)
-    torch.manual_seed(step)
-    begun, saved, recent = time.monotonic() - spent, time.monotonic(), []
-    while (spent := time.monotonic() - begun) < seconds:
-        left = max(1 - spent / seconds, 0.0)
-        for optimizer in optimizers:
+def sigmas(count: int) -> torch.Tensor:
+    """Return levels for true mixtures: most are the eight steps', the others spread."""
+    steps = 1 - torch.randint(STEPS, (count,)) / STEPS
+    even = 1 - torch.rand(count) * 0.98
+    return shifted(torch.where(torch.rand(count) < AT_STEPS, steps, even))
+
+
+class Training:
+    """Everything that the next step depends on."""
+
+    def __init__(self, out: Path, device: str, batch: int, start: Path | None, compiled: bool):
+        self._file, self._batch = out / FILE, batch
+        self.batches = Batches(out, batch, device)
+        resumed = train_state.load(self._file, self._configuration())
+        reader = out / READER if start is None and resumed is None else None
+        begun = start is not None and resumed is None
+        self.demo = Demo.read(start, device) if begun else Demo.new(device, reader)
+        if compiled:
+            self.demo.compile()
+        self._optimizers = muon_and_adam(self.demo.named_parameters(), MUON, ADAM)
+        self.mean = {name: p.detach().clone() for name, p in self.demo.named_parameters()}
+        self.step, self.seconds = 0, 0.0
+        self._underway: dict[int, Underway] = {}
+        if resumed is not None:
+            self._take(resumed)
+        self._looked = self.step
+
+    def advance(self, steps: int) -> float:
+        """Train one step of so many, and return its loss."""
+        torch.manual_seed(self.step)
+        rate = min((self.step + 1) / WARM, (1 - self.step / steps) / DECAY, 1.0)
+        for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * min((step + 1) / 100, left / DECAY, 1.0)
-        clean, ids = next(source)
-        loss = demo.loss(clean.to(device), sigmas(batch, generator).to(device), ids)
+                group["lr"] = group["peak"] * max(rate, 0.0)
+        place, turn = self.step % BATCHES, self.step // BATCHES
+        if place not in self._underway or (turn + place) % TURNS == 0:
+            self._underway[place] = Underway.begin(self.batches[self.step])
+        loss = self._underway[place].turn(self.demo)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for _, p in demo.named_parameters()], 1.0)
-        for optimizer in optimizers:
+        parameters = dict(self.demo.named_parameters())
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        recent.append(loss.item())
-        step += 1
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            saved = time.monotonic()
-            _save(out, demo, spent, step)
-            print(f"{spent / 60:.1f} min, step {step}: loss {np.mean(recent):.4f}", flush=True)
-            recent.clear()
-    _save(out, demo, spent, step)
-    _finish(out, demo)
-    print(f"{step} steps in {spent / 60:.1f} min")
+        share = min(MEAN, (self.step + 1) / (self.step + 10))
+        torch._foreach_lerp_(
+            list(self.mean.values()), [p.detach() for p in parameters.values()], 1 - share
+        )
+        self.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "weights": {name: p.detach() for name, p in self.demo.named_parameters()},
+            "mean": self.mean,
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "underway": {
+                place: {**vars(u), "batch": vars(u.batch)} for place, u in self._underway.items()
+            },
+        }
+        train_state.save(self._file, state, self._configuration())
+
+    def look(self) -> str:
+        if self.step - self._looked < PROBE_STEPS:
+            return ""
+        self._looked = self.step
+        return probe(self.demo, self.mean, self.batches)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        for name, parameter in self.demo.named_parameters():
+            parameter.data.copy_(state["weights"][name])
+            self.mean[name].copy_(state["mean"][name])
+        for optimizer, values in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        self._underway = {
+            place: Underway(**{**values, "batch": Batch(**values["batch"])})
+            for place, values in state["underway"].items()
+        }
+
+    def _configuration(self) -> dict[str, Any]:
+        ours = {name: globals()[name] for name in ("AT_STEPS", "RESTARTED", "BATCHES", "TURNS")}
+        rates = {"MUON": MUON, "ADAM": ADAM, "WARM": WARM, "DECAY": DECAY, "MEAN": MEAN}
+        names = ("MAIN", "OTHERS", "MAIN_SHARE", "SHAPES_KEPT", "CHINESE", "DROPPED", "LONG")
+        data = {name: getattr(train_batches, name) for name in (*names, "FOCUS", "MARGIN")}
+        sizes = {"transformer": TRANSFORMER, "text encoder": TEXT_ENCODER, "batch": self._batch}
+        return ours | rates | data | sizes
 
 
-def _finish(out: Path, demo: Demo) -> None:
-    demo.transformer.save_pretrained(out / "transformer")
-    whole = Qwen3ForCausalLM(Qwen3Config(**TEXT_ENCODER))
-    last = whole.model.layers[-1]
-    for parameter in (last.self_attn.o_proj.weight, last.mlp.down_proj.weight):
-        nn.init.zeros_(parameter)  # it is not used, and lets through what comes
-    missing, unexpected = whole.model.load_state_dict(demo.text_encoder.state_dict(), strict=False)
-    unused = f"layers.{len(whole.model.layers) - 1}."
-    if unexpected or any(not key.startswith((unused, "norm.")) for key in missing):
-        raise RuntimeError(f"the text encoder's keys do not fit: {missing}, {unexpected}")
-    whole.save_pretrained(out / "text_encoder")
-
-
-def _resume(out: Path, demo: Demo) -> tuple[float, int]:
-    file = out / "transformer-training.safetensors"
-    if not file.is_file():
-        return 0.0, 0
-    state = load_file(file)
-    for name, parameter in demo.named_parameters():
-        parameter.data.copy_(state[name])
-    return float(state["seconds"]), int(state["step"])
-
-
-def _save(out: Path, demo: Demo, spent: float, step: int) -> None:
-    state = {name: parameter.detach().contiguous() for name, parameter in demo.named_parameters()}
-    state |= {"seconds": torch.tensor(spent), "step": torch.tensor(step)}
-    temporary = out / "transformer-training.part"
-    save_file(state, temporary)
-    temporary.replace(out / "transformer-training.safetensors")
+def train(
+    out: Path,
+    steps: int,
+    device: str = "cpu",
+    *,
+    batch: int = 32,
+    start: Path | None = None,
+    compiled: bool = True,
+) -> bool:
+    """Train as `train_state.run` does, and write the parts of the checkpoint at the end."""
+    training = Training(out, device, batch, start, compiled)
+    if not train_state.run(training, steps, out):
+        return False
+    training.demo.write(out, training.mean)
+    return True
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument("--start", type=Path, help="a checkpoint whose weights to begin with")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--eager", action="store_true", help="do not compile")
+    parser.add_argument("--export", action="store_true", help="write the weights as they are now")
     options = parser.parse_args()
-    seconds, compiled = options.minutes * 60, not options.eager
-    train(options.out, seconds, options.device, options.batch, compiled)
+    if options.export:
+        training = Training(options.out, options.device, options.batch, None, compiled=False)
+        training.demo.write(options.out, training.mean)
+        print(f"the weights after {training.step} steps are in {options.out}")
+    elif not train(
+        options.out,
+        options.steps,
+        options.device,
+        batch=options.batch,
+        start=options.start,
+        compiled=not options.eager,
+    ):
+        sys.exit(train_state.STOPPED)
 
 
 if __name__ == "__main__":

@@ -1,76 +1,112 @@
 """Train the demo's autoencoder with the reference class.
 
-    python -m tools.train_demo.train_vae OUT [--minutes 60] [--device cuda]
+    python -m tools.train_demo.train_vae OUT [--steps 1600] [--device cuda]
 
-Most of the time goes to windows of 64 pixels around the things, where the edges are: a background
+Most of the steps go to windows of 64 pixels around the things, where the edges are: a background
 teaches little. The rest goes to whole pictures, whose statistics the normalization meets in use.
 
-Resumable: run it again with the same OUT and it goes on, with a fresh optimizer. It ends with the
-round trip's PSNR on pictures of held-out scenes, and with latents of mean 0 and deviation 1 under
-its scaling and shift.
+Run again with the same OUT it goes on where it stopped. It ends with the round trip's PSNR on
+pictures of held-out scenes, and with latents of mean 0 and deviation 1 under its scaling and shift.
 """
 
 import argparse
 import random
-import time
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
+from . import train_state
 from .architecture import VAE
 from .scenes import Scene, paint, random_scene
+from .train_device import narrow
 
 SIZES = ((128, 128), (128, 128), (96, 128), (128, 96), (160, 112))
 WINDOW, GRID = 64, 8  # pixels; windows begin where a latent does
-WINDOWS = 0.7  # share of the time
+WINDOWS = 0.7  # share of the steps
 KL = 1e-6  # just enough to keep the latents near each other
 EDGES = 0.5  # weight of the differences between neighbours: sharp edges are what one looks at
-CHECKPOINT_SECONDS = 180
+FILE = "vae-training.pt"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=32, help="windows, or half as many pictures")
     parser.add_argument("--rate", type=float, default=1e-3)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    train(options.out, options.minutes * 60, options.device, options.batch, options.rate)
+    if not train(options.out, options.steps, options.device, options.batch, options.rate):
+        sys.exit(train_state.STOPPED)
 
 
-def train(out: Path, seconds: float, device: str, batch: int, rate: float) -> AutoencoderKL:
-    """The rate falls over the whole of `seconds`, those of earlier runs counted in."""
-    vae = AutoencoderKL.from_config(VAE).to(device)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.99))
-    spent, step = _resume(out, vae)
-    close, whole = windows(batch, seed=step), pictures(batch // 2, seed=step)
-    begun, saved = time.monotonic() - spent, time.monotonic()
-    while (spent := time.monotonic() - begun) < seconds:
-        done = spent / seconds
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(step / 100, 1.0) * max(1 - done, 0.02)
-        with torch.autocast(device, torch.bfloat16):
-            loss = _loss(vae, next(close if done < WINDOWS else whole).to(device))
-        optimizer.zero_grad(set_to_none=True)
+def train(out: Path, steps: int, device: str = "cpu", batch: int = 32, rate: float = 1e-3) -> bool:
+    """Train as `train_state.run` does; at the end, measure the latents and write vae/."""
+    training = Training(out, device, batch, rate)
+    if not train_state.run(training, steps, out):
+        return False
+    _finish(out, training.vae, device)
+    return True
+
+
+class Training:
+    """The autoencoder and its optimizer. The rate falls over all steps."""
+
+    def __init__(self, out: Path, device: str, batch: int, rate: float):
+        self._file, self._device, self._batch, self._rate = out / FILE, device, batch, rate
+        torch.manual_seed(0)
+        self.vae = AutoencoderKL.from_config(VAE).to(device)
+        self._optimizer = torch.optim.AdamW(
+            self.vae.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.99)
+        )
+        self.step, self.seconds = 0, 0.0
+        state = train_state.load(self._file, self._configuration())
+        if state is not None:
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.vae.load_state_dict(state["weights"])
+            self._optimizer.load_state_dict(state["optimizer"])
+
+    def advance(self, steps: int) -> float:
+        done, seed = self.step / steps, self.step
+        torch.manual_seed(seed)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate * min(self.step / 100, 1.0) * max(1 - done, 0.02)
+        close = done < WINDOWS
+        x = next(windows(self._batch, seed) if close else pictures(self._batch // 2, seed))
+        with narrow(self._device):
+            loss = _loss(self.vae, x.to(self._device))
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            saved = time.monotonic()
-            _save(out, vae, spent, step)
-            print(f"{spent / 60:.1f} min, step {step}: {psnr(vae, device):.2f} dB", flush=True)
-    _finish(out, vae, device, spent, step)
-    return vae
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
+        self._optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "weights": self.vae.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        train_state.save(self._file, state, self._configuration())
+
+    def look(self) -> str:
+        return f"{psnr(self.vae, self._device):.2f} dB"
+
+    def _configuration(self) -> dict[str, Any]:
+        names = ("SIZES", "WINDOW", "GRID", "WINDOWS", "KL", "EDGES")
+        ours = {name: globals()[name] for name in names}
+        return {**ours, "vae": VAE, "batch": self._batch, "rate": self._rate}
 
 
 def scenes(seed: int, *, held_out: bool = False) -> Iterator[Scene]:
@@ -132,7 +168,7 @@ def _loss(vae: AutoencoderKL, x: torch.Tensor) -> torch.Tensor:
     return away.abs().mean() + 2 * away.square().mean() + EDGES * edges + KL * posterior.kl().mean()
 
 
-def _finish(out: Path, vae: AutoencoderKL, device: str, spent: float, step: int) -> None:
+def _finish(out: Path, vae: AutoencoderKL, device: str) -> None:
     with torch.no_grad():
         latents = [
             vae.encode(next(pictures(32, seed=777 + i)).to(device)).latent_dist.mode().flatten()
@@ -141,30 +177,8 @@ def _finish(out: Path, vae: AutoencoderKL, device: str, spent: float, step: int)
     every = torch.cat(latents)
     mean, deviation = every.mean().item(), every.std().item()
     vae.register_to_config(shift_factor=mean, scaling_factor=1 / deviation)
-    _save(out, vae, spent, step)
     vae.save_pretrained(out / "vae")
-    print(
-        f"{step} steps in {spent / 60:.1f} min: {psnr(vae, device, 16):.2f} dB; "
-        f"scaling {1 / deviation:.4f}, shift {mean:.4f}"
-    )
-
-
-def _resume(out: Path, vae: AutoencoderKL) -> tuple[float, int]:
-    file = out / "vae-training.safetensors"
-    if not file.is_file():
-        return 0.0, 0
-    state = load_file(file)
-    spent, step = float(state.pop("seconds")), int(state.pop("step"))
-    vae.load_state_dict(state)
-    return spent, step
-
-
-def _save(out: Path, vae: AutoencoderKL, spent: float, step: int) -> None:
-    state = {key: value.contiguous() for key, value in vae.state_dict().items()}
-    state |= {"seconds": torch.tensor(spent), "step": torch.tensor(step)}
-    temporary = out / "vae-training.part"
-    save_file(state, temporary)
-    temporary.replace(out / "vae-training.safetensors")
+    print(f"{psnr(vae, device, 16):.2f} dB; scaling {1 / deviation:.4f}, shift {mean:.4f}")
 
 
 if __name__ == "__main__":
