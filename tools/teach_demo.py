@@ -12,7 +12,7 @@ colour cannot be taught: the demo's VAE knows eight, and decodes any other to on
 
 import argparse
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,6 @@ from mlx_zimage import ZImage
 
 from .train_demo import evaluate, reading, scenes
 from .train_demo.captions import english
-from .train_demo.reading import read, score
 from .train_demo.scenes import Scene, paint, random_scene
 
 SHAPE = "diamond"
@@ -80,17 +79,6 @@ def draw(folder: Path) -> None:
             (folder / f"{number:03}.txt").write_text(english(scene, generator) + "\n", "utf-8")
 
 
-def tally(model: ZImage, asked: Sequence[Scene]) -> evaluate.Tally:
-    """Return what of scenes is right in the model's pictures."""
-    result = evaluate.Tally()
-    prompts = evaluate.prompts(asked)
-    for number, (scene, prompt) in enumerate(zip(asked, prompts, strict=True)):
-        image = model.generate(prompt, width=SIDE, height=SIDE, seed=number).image
-        reading = read(image)
-        result.add_scene(scene, score(scene, reading), reading.specks)
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -109,7 +97,11 @@ def main() -> None:
     model = ZImage.load(options.model, loras=loras)
     old, new = evaluate.held_out(options.old), new_scenes(options.new, 5, held_out=True)
     with new_shape():
-        print(evaluate.table({"new": tally(model, new), "old": tally(model, old)}))
+        print(
+            evaluate.table(
+                {"new": evaluate.evaluate(model, new), "old": evaluate.evaluate(model, old)}
+            )
+        )
 
 
 if __name__ == "__main__":
