@@ -33,6 +33,7 @@ UNREADABLE = {
     "lokr_t2": "a Tucker decomposition, which is for convolutions",
     "hada_t1": "a Tucker decomposition, which is for convolutions",
     "hada_t2": "a Tucker decomposition, which is for convolutions",
+    "base_layer": "a tensor of the base model that was trained in place (PEFT's bias='all')",
     "on_input": "IA3, which scales inputs",
     "reshape_weight": "a weight of another shape, as control LoRAs have for other models",
     "b_norm": "a bias of a norm, and the norms of this model have none",

@@ -21,6 +21,7 @@ TAILS = {
     "oft_R": rf"oft_R{_NAME}\.weight",
     "scaled_oft": r"oft_R\.scaled_oft",
     "on_input": "on_input",
+    "base_layer": r"base_layer\.(?:weight|bias)",
     **{
         name: name
         for group in (

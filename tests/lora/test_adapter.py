@@ -121,7 +121,7 @@ def test_a_loha_that_was_fused_is_of_its_own_rank_again(tmp_path: Path) -> None:
         assert isinstance(change, Change) and isinstance(change.form, Hadamard)
         assert change.form.rank == 2
         merged = as_float64(change.form.merged(mx.zeros((48, 48))))
-        assert relative_error(merged, delta) < 3e-7  # measured: 1.1e-7
+        assert relative_error(merged, delta) < 2e-7  # measured: 5.3e-8
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,10 @@ CASES: dict[str, tuple[Tensors, str]] = {
     "w2 of another size": (lokr(w1=(4, 4), w2=(12, 11)), "(12, 11), which must be (12, 12)"),
     "two ways": (FULL | pair(MODULE), "must be changed in one way, not by LoRA and LoKr at once"),
     "Tucker": (FULL | lokr(t2=(2, 2, 1, 1)), "a Tucker decomposition"),
+    "a bias in place": (
+        pair(MODULE) | tensors(MODULE, {"base_layer.bias": (48,)}),
+        "a tensor of the base model that was trained in place",
+    ),
     "IA3": (tensors(MODULE, {"on_input": (1,)}), "IA3"),
     "another shape": (tensors(MODULE, {"reshape_weight": (2,)}), "a weight of another shape"),
     "a norm's bias": (tensors("lycoris_layers_0_ffn_norm1", {"b_norm": (48,)}), "a bias of a norm"),
