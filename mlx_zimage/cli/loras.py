@@ -1,11 +1,12 @@
 """`loras`: what LoRA files are and change, without loading a model."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .. import LoraError, LoraInfo, list_loras, read_lora
+from .. import DownloadError, LoraError, LoraInfo, ZImageError, list_loras, read_lora
 from . import options as o
 from .progress import Reporter, reporter
 
@@ -14,9 +15,11 @@ MOST = 6
 """Parts without effect that are listed by name."""
 NOTE = "1 is as trained; files name no range"
 
-Files = Annotated[
-    list[Path],
-    typer.Argument(help="LoRA files, folders of PEFT, or folders of LoRAs.", metavar="FILE|FOLDER"),
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help="LoRAs, named as for generate's --lora, or folders of LoRAs.", metavar="FILE|FOLDER"
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -30,30 +33,41 @@ Model = Annotated[
 ]
 
 
-def loras(files: Files, model: Model = None, json: o.Json = False) -> None:
+def loras(
+    names: Names,
+    model: Model = None,
+    lora_folder: o.LoraFolder = None,
+    download: o.Download = False,
+    json: o.Json = False,
+) -> None:
     """Show where LoRA files come from and what they change.
 
     Each file is judged as when it is loaded. A folder's LoRAs are listed, one a line.
     """
     report = reporter(json)
     failed = []
-    for path in files:
+    for name in names:
         try:
-            _show(path, model, report)
-        except LoraError as error:
-            if len(files) == 1:
+            if _is_library(name):
+                _show_folder(Path(name), model, report)
+            else:
+                info = read_lora(name, model=model, lora_folder=lora_folder, download=download)
+                report.result("\n".join(_lines(info)), "lora", **info.to_dict())
+        except (LoraError, DownloadError) as error:
+            if len(names) == 1:
                 raise
-            failed.append(path)
-            _show_unreadable(path, str(path), error, report)
+            failed.append(name)
+            _show_unreadable(name, name, error, report)
     if failed:
-        raise LoraError(f"{len(failed)} of {len(files)} cannot be used, such as {failed[0]}")
+        raise LoraError(f"{len(failed)} of {len(names)} cannot be used, such as {failed[0]}")
 
 
-def _show(path: Path, model: str | None, report: Reporter) -> None:
-    if not path.is_dir() or (path / CONFIG).is_file():
-        info = read_lora(path, model=model)
-        report.result("\n".join(_lines(info)), "lora", **info.to_dict())
-        return
+def _is_library(name: str) -> bool:
+    """Return whether a name is that of a folder of LoRAs, not of one LoRA."""
+    return os.path.isdir(name) and not os.path.isfile(os.path.join(name, CONFIG))
+
+
+def _show_folder(path: Path, model: str | None, report: Reporter) -> None:
     listed = list_loras(path, model=model)
     if not listed:
         raise LoraError(f"{path} must hold LoRA files, and holds none")
@@ -61,14 +75,14 @@ def _show(path: Path, model: str | None, report: Reporter) -> None:
     for name, (file, read) in zip(names, listed, strict=True):
         label = f"{name:{max(map(len, names))}}"
         if isinstance(read, LoraError):
-            _show_unreadable(file, label, read, report)
+            _show_unreadable(str(file), label, read, report)
         else:
             report.result(f"{label}  {_line(read)}", "lora", **read.to_dict())
 
 
-def _show_unreadable(path: Path, label: str, error: LoraError, report: Reporter) -> None:
-    reason = str(error).removeprefix(str(path)).lstrip(": ")
-    report.result(f"{label}  unusable: {reason}", "unusable", path=str(path), error=str(error))
+def _show_unreadable(path: str, label: str, error: ZImageError, report: Reporter) -> None:
+    reason = str(error).removeprefix(path).lstrip(": ")
+    report.result(f"{label}  unusable: {reason}", "unusable", path=path, error=str(error))
 
 
 def _line(info: LoraInfo) -> str:

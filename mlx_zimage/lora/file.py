@@ -11,13 +11,15 @@ from ..checks import path_text, reason
 from ..errors import CheckpointError, LoraError, RequestError
 from ..files import digest, read_json
 from ..weights.formats import refuse_pickle
-from ..weights.index import PICKLES
+from ..weights.index import PICKLES, files_of
 from ..weights.safetensors import Entry, check_unchanged, read_header, read_metadata
 from .metadata import PeftConfig, peft_configs
 from .targets import COMPONENTS_CHANGED
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+SUFFIXES = (".safetensors", *PICKLES)
+"""Endings of files that people keep LoRAs in; pickles are listed with the reason against them."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ def lora_path(source: object) -> Path:
             f"no such LoRA: {path_text(path)}; name a .safetensors file, or PEFT's folder"
         )
     return path
+
+
+def loras_in(folder: str | Path) -> list[Path]:
+    """Return the files and folders of PEFT that lie in a folder, in order; not all may be LoRAs."""
+    place = lora_path(folder)
+    if not place.is_dir():
+        raise LoraError(f"{path_text(place)} must be a folder of LoRAs, and is a file")
+    adapters = {path.parent for path in files_of(place) if path.name == CONFIG}
+    files = [path for path in files_of(place) if path.suffix.lower() in SUFFIXES]
+    return sorted({*adapters, *(path for path in files if not adapters.intersection(path.parents))})
 
 
 def _refuse_other_files(file: Path) -> None:

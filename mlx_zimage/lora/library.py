@@ -11,7 +11,7 @@ from ..checks import path_text, reason
 from ..errors import DownloadError, LoraError
 from ..events import Downloaded
 from ..hub.single import HubFile
-from .listing import loras_in
+from .file import loras_in
 from .source import Lora
 
 VARIABLE = "MLX_ZIMAGE_LORAS"

@@ -75,6 +75,20 @@ def test_a_folder(run: Run) -> None:
     assert events[1]["path"] == "loras/old.pt" and "pickle" in events[1]["error"]
 
 
+def test_names(run: Run, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A LoRA is named as for `generate --lora`."""
+    Path("loras/deep").mkdir(parents=True)
+    write(Path("loras/deep/style.safetensors"), pair(MODULE))
+    for options in (("--lora-folder", "loras"), ()):
+        done = run("loras", "deep/style", "--model", tiny, *options)
+        assert done.status == 0 and "loras/deep/style.safetensors\n" in done.out
+        monkeypatch.setenv("MLX_ZIMAGE_LORAS", "loras")
+    done = run("loras", "deep/stile", "--model", tiny)
+    assert done.status == 1 and done.error.endswith("did you mean deep/style?")
+    done = run("loras", "owner/repo/style.safetensors")
+    assert done.status == 1 and "not in the Hub's cache" in done.error
+
+
 def test_what_is_no_lora(run: Run, tiny: str) -> None:
     write(Path("good.safetensors"), pair(MODULE))
     Path("empty").mkdir()
