@@ -52,8 +52,10 @@ class HubFile:
         for name in (self.name, config):
             if name is not None and name.endswith((".safetensors", ".json")):
                 path = try_to_load_from_cache(self.repo, name, revision=self.revision)
-                if isinstance(path, str):
-                    return Path(path).parent if name is config else Path(path)
+                if isinstance(path, str) and name is not config:
+                    return Path(path)
+                if isinstance(path, str) and Path(path).with_name(ADAPTER[1]).is_file():
+                    return Path(path).parent  # else its download was interrupted
         if self.name is not None:
             return None
         folder = Path(constants.HF_HUB_CACHE) / f"models--{self.repo.replace('/', '--')}"
@@ -82,6 +84,10 @@ class HubFile:
     def _chosen(self, files: Sequence[File]) -> tuple[File, ...]:
         """Return the file to fetch, or the two of a PEFT adapter."""
         by_name = {file.name: file for file in files}
+        folder, _, name = (self.name or "").rpartition("/")
+        config = f"{folder}/{ADAPTER[0]}" if folder else ADAPTER[0]
+        if name == ADAPTER[1] and self.name in by_name and config in by_name:
+            return by_name[config], by_name[self.name]  # the config has the scale
         if self.name in by_name:
             return (by_name[self.name],)
         prefix = f"{self.name}/" if self.name else ""

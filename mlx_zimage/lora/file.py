@@ -41,6 +41,7 @@ class LoraFile:
                 file, configs = _weights_of(path), dict.fromkeys(COMPONENTS_CHANGED, config)
             else:
                 file, configs = path, {}
+                _refuse_without_config(path)
             _refuse_other_files(file)
             entries, texts = read_header(file), read_metadata(file)
         if not entries:
@@ -75,7 +76,7 @@ def lora_errors(path: Path) -> Iterator[None]:
 
 
 def lora_path(source: object) -> Path:
-    """Return the path of a LoRA that is on this machine."""
+    """Return the path of a LoRA that is on this machine; of PEFT's file, its folder."""
     with lora_errors(Path()):
         path = checks.path("a LoRA", source)
     try:
@@ -87,7 +88,16 @@ def lora_path(source: object) -> Path:
         raise LoraError(
             f"no such LoRA: {path_text(path)}; name a .safetensors file, or PEFT's folder"
         )
-    return path
+    is_of_folder = path.name == WEIGHTS and path.is_file() and path.with_name(CONFIG).is_file()
+    return path.parent if is_of_folder else path
+
+
+def _refuse_without_config(file: Path) -> None:
+    if file.name == WEIGHTS:
+        raise LoraError(
+            f"{path_text(file)} is of a folder of PEFT, whose {CONFIG} has its scale and is "
+            "missing; put that beside it, or give the file another name if its scale is 1"
+        )
 
 
 def loras_in(folder: str | Path) -> list[Path]:
@@ -116,8 +126,8 @@ def _refuse_other_files(file: Path) -> None:
 def _config_of(folder: Path) -> Path:
     config = folder / CONFIG
     if not config.is_file():
-        files = sorted(folder.glob("*.safetensors"))
-        advice = f"name a file in it, such as {files[0].name}" if files else "it holds no LoRA"
+        files = sorted(file for file in folder.glob("*.safetensors") if file.name != WEIGHTS)
+        advice = f"name a file in it, such as {files[0].name}" if files else "its scale is there"
         raise LoraError(
             f"{path_text(folder)} must hold PEFT's {CONFIG}, which is missing; {advice}"
         )

@@ -11,6 +11,7 @@ import pytest
 from mlx_zimage import DownloadError, Lora, LoraError, ZImage
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.events import Downloaded, finish
+from mlx_zimage.lora.file import lora_path
 from mlx_zimage.lora.library import VARIABLE, Library
 from tests.hub.hub_server import COMMIT, Hub, serving
 
@@ -133,6 +134,18 @@ def test_a_repo_stands_for_its_only_lora(hub: Hub) -> None:
         "adapter_model.safetensors",
     }
     assert _find("owner/model/old") == adapter
+    (adapter / "adapter_model.safetensors").unlink()  # as when a download is interrupted
+    with pytest.raises(DownloadError, match="not in the Hub's cache"):
+        _find("owner/model/old")
+    assert _find("owner/model/old", download=True) == adapter
+
+
+def test_the_file_of_an_adapter_comes_with_its_config(hub: Hub) -> None:
+    """The scale is in the config, without which the file would act too weakly, or too strongly."""
+    source = "owner/model/old/adapter_model.safetensors"
+    folder = _find(source, download=True)
+    assert (folder / "adapter_config.json").is_file()
+    assert lora_path(_find(source)) == folder
 
 
 def test_a_repo_of_one_file_needs_no_name(hub: Hub) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from mlx_zimage import CheckpointError, LoraError, ZImage
 from mlx_zimage.lora.adapter import Adapter
+from mlx_zimage.lora.forms import Change, LowRank
 
 from .handmade import QUERY, WIDTH, Tensors, kohya, numbers, pair, tensors, tiny
 from .stored import store, write
@@ -223,6 +224,20 @@ def test_folders(tmp_path: Path) -> None:
     (empty / "adapter_model.bin").write_bytes(b"")
     assert "must hold adapter_model.safetensors" in refusal(empty)
     assert "adapter_model.bin is a pickle, which is never loaded" in refusal(empty)
+
+
+def test_the_file_in_a_folder_is_the_folder(tmp_path: Path) -> None:
+    """PEFT's config has the scale: its file is never read without it."""
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 8}
+    place = folder(tmp_path / "adapter", config, pair(f"base_model.model.{QUERY}"))
+    named, file = Adapter.open(place, tiny()), place / "adapter_model.safetensors"
+    assert Adapter.open(file, tiny()).identity == named.identity
+    change = Adapter.open(file, tiny()).changes["transformer"][QUERY]
+    assert isinstance(change, Change) and isinstance(change.form, LowRank)
+    assert change.form.scale == 4
+    (place / "adapter_config.json").unlink()
+    assert "whose adapter_config.json has its scale and is missing" in refusal(file)
+    assert "adapter_config.json, which is missing; its scale is there" in refusal(place)
 
 
 def test_pickles_and_other_files(tmp_path: Path) -> None:
