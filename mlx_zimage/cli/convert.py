@@ -1,9 +1,11 @@
 """`convert` a checkpoint, and `verify` a converted one."""
 
 import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -311,6 +313,8 @@ def _show_plan(conversion: Conversion, report: Reporter) -> None:
             bytes=size,
             bits_per_weight=bits,
         )
+        if conversion.calibration is not None and name in conversion.calibration.rooms:
+            _show_bits(name, conversion.packings[name], report)
     total, largest = sum(sizes), max(sizes)
     report.result(
         f"in memory, weights alone: {total / 1e9:.3f} GB, or {largest / 1e9:.3f} GB with "
@@ -318,4 +322,19 @@ def _show_plan(conversion: Conversion, report: Reporter) -> None:
         "total",
         bytes=total,
         largest=largest,
+    )
+
+
+def _show_bits(name: str, packings: Mapping[str, Any], report: Reporter) -> None:
+    """Show what each layer is expected to get, by its kind."""
+    kinds: dict[str, Counter[int]] = defaultdict(Counter)
+    for path, packing in packings.items():
+        parts = [part for part in path.split(".") if not part.isdigit()]
+        kinds[f"{parts[0]} {parts[-1]}"][packing.bits] += 1
+    for kind, counts in kinds.items():
+        listed = ", ".join(f"{count} at {bits} bits" for bits, count in sorted(counts.items()))
+        report.result(f"  {kind}: {listed}", "bits", component=name, kind=kind, layers={**counts})
+    report.note(
+        "  These are the bits by the demo's errors; calibrating measures this model's own, and "
+        "chooses anew for the same size."
     )

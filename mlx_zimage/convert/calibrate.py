@@ -82,6 +82,7 @@ def _prepare(folder: Path, conversion: Conversion, calibration: Calibration) -> 
         device.kind(),
         version("mlx"),
     ]
+    request += [[lora.sha256, lora.scale] for lora in conversion.loras]
     wanted = sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
     file = folder / "request"
     if not file.is_file() or file.read_text("utf-8") != wanted:

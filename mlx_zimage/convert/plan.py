@@ -93,6 +93,8 @@ class Conversion:
             for name, value in values.items()
         }
         program = None if target is None else target_of(target)
+        if program and rotate:
+            raise RequestError(f"{program.name} does not rotate inputs; leave out rotate")
         if program and only:
             raise RequestError(f"{program.name} needs all components; leave out only={only!r}")
         checkpoint, applied = _merged(

@@ -29,6 +29,8 @@ from mlx_zimage.convert import calibrate
 from mlx_zimage.convert.calibrate import folder_of
 from mlx_zimage.convert.plan import Conversion
 from mlx_zimage.convert.publish import convert_checkpoint
+from mlx_zimage.convert.report import check_reportable, measure_conversion
+from mlx_zimage.events import finish
 from mlx_zimage.models.layers.positions import text_tables
 from mlx_zimage.quantization.block import calibrate_block, record
 from mlx_zimage.weights.packing import Packing
@@ -183,6 +185,10 @@ def test_mixed_bits_reach_their_size(source: Path, prompts: Path, tmp_path: Path
         ({"mixed": "90GB"}, "mixed bits can take from"),
         ({"mixed": "1MB"}, "mixed bits can take from"),
         ({"quantize": "mxfp4", "calibrate": True}, "calibrating is for a number of bits"),
+        (
+            {"quantize": 4, "calibrate": True, "rotate": True, "target": "mlx-vlm"},
+            "leave out rotate",
+        ),
         ({"quantize": 2}, "2 bits leave no picture unless calibrated"),
     ],
 )
@@ -254,6 +260,30 @@ def test_layers_that_share_an_input_are_recorded_once(source: Path) -> None:
         outputs = [module(x, rope) for x in xs]
     assert mx.allclose(mx.array(recording.inputs[0].take()), normed.T @ normed, rtol=1e-4)
     assert {key.rpartition(".")[2] for key in arrays} == {"weight", "scales", "biases", "error"}
+
+
+def test_a_report_compares_every_block(
+    source: Path, rotated: tuple[Path, list[Any]], prompts: Path, tmp_path: Path
+) -> None:
+    """A copy of the source has no error; 3 bits have one in every block, and in the velocity."""
+    plan = {"quantize": 3, "calibrate": True, "prompts": prompts}
+    conversion = Conversion.plan(source, **plan)
+    report = finish(measure_conversion(conversion, rotated[0]))
+    assert {row.block for row in report.blocks} == {
+        *(f"model.layers.{i}" for i in range(2)),
+        *("context_refiner.0", "noise_refiner.0", "layers.0", "layers.1"),
+    }
+    assert all(0.005 < row.error < 0.6 and row.bits == 3 for row in report.blocks)
+    assert report.velocity > 0.005 and report.captions > 0.005
+    report.save(tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["velocity"] == report.velocity
+    assert len(report.table.splitlines()) == 4 + len(report.blocks)
+    same = finish(measure_conversion(conversion, source))
+    assert {row.error for row in same.blocks} == {0.0} and same.velocity == same.captions == 0
+    with pytest.raises(RequestError, match="a report is on a full checkpoint that is quantized"):
+        check_reportable(Conversion.plan(source))
+    with pytest.raises(RequestError, match="a report compares with weights that are not"):
+        check_reportable(Conversion.plan(rotated[0]))
 
 
 @pytest.mark.slow
