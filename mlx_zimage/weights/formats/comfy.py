@@ -185,9 +185,9 @@ def _w4a8(layer: Layer) -> Tensor:
     """Return the int8 levels that 4 or 6 bits stand for, as ComfyUI computes with them."""
     rows = layer.rows(BYTES)
     group = layer.mark.number("group_size", 16)
-    relative = layer.entries.get(f"{layer.path}.weight_s_rel")
-    width = relative.shape[-1] * group if relative is not None and relative.shape else 0
-    layer.entry("weight_s_rel", (*E4M3, "F32"), (rows, width // group))
+    stored = layer.entries.get(f"{layer.path}.weight_s_rel")
+    width = stored.shape[-1] * group if stored is not None and stored.shape else 0
+    relative = layer.entry("weight_s_rel", (*E4M3, "F32"), (rows, width // group))
     bits = 8 * layer.weight.shape[1] // max(width, 1)
     if bits not in (4, 6) or 8 * layer.weight.shape[1] != width * bits or width % 16:
         raise CheckpointError(
@@ -202,11 +202,15 @@ def _w4a8(layer: Layer) -> Tensor:
 
     def levels(start: int, stop: int) -> np.ndarray:
         codes = _codes(layer.weight.raw(start, stop).reshape(stop - start, -1), width, bits)
-        scales = _floats(relative, start, stop) if relative is not None else np.ones(1)
-        grouped = numbers[codes].reshape(stop - start, -1, group) * scales[..., None]
-        rounded = np.clip(np.round(grouped), -127, 127).astype(np.int8)
-        levels: np.ndarray = rounded.reshape(stop - start, width).view(np.uint8)
-        return levels
+        scales = _floats(relative, start, stop)
+        with np.errstate(all="ignore"):
+            grouped = numbers[codes].reshape(stop - start, -1, group) * scales[..., None]
+        if not np.isfinite(grouped).all():
+            raise CheckpointError(
+                f"{relative.where} holds scales that are not finite, or too large"
+            )
+        signed: np.ndarray = np.clip(np.round(grouped), -127, 127).astype(np.int8)
+        return signed.reshape(stop - start, width).view(np.uint8)
 
     return _by_rows(layer, width, 8, layer.rotation(width), levels, "weight_s_channel")
 

@@ -137,7 +137,7 @@ class _Layer:
         groups = scale.shape[1] if len(scale.shape) == 3 else 1
         width = weight.count * 8 // bits // max(rows, 1)
         fits = rows * width * bits == weight.count * 8 and scale.count in (1, rows * groups)
-        if not weight.count or not fits or width % groups or width % (32 // bits):
+        if not weight.count or not fits or width % max(groups, 1) or width % (32 // bits):
             raise CheckpointError(
                 f"{weight.where}: {weight.count} bytes of {bits} bits are no matrix that scales of "
                 f"{scale.shape} fit"
@@ -190,7 +190,8 @@ class _Layer:
         if self.zero is None:
             levels -= 1 << (self.bits - 1)
         zero = 0 if self.zero is None else self._scales(self.zero)[start:stop, :, None]
-        numbers = levels * self._scales(self.scale)[start:stop, :, None] + zero
+        with np.errstate(all="ignore"):  # broken scales: what is not finite is found later
+            numbers = levels * self._scales(self.scale)[start:stop, :, None] + zero
         matrix = rotate(mx.array(numbers.reshape(stop - start, -1)), self.rotation)
         if self.side is None:
             return matrix
