@@ -291,7 +291,7 @@ def test_damage(tmp_path: Path) -> None:
     header = 8 + int.from_bytes(valid[:8], "little")
     rng = np.random.default_rng(0)
     read, messages = 0, list[str]()
-    for trial in range(300):
+    for trial in range(200):
         damaged = bytearray(valid)
         if trial % 5 == 0:
             del damaged[rng.integers(1, len(valid)) :]
