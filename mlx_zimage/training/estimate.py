@@ -12,9 +12,9 @@ from ..models.transformer_config import SEQUENCE_MULTIPLE, TransformerConfig
 COPIES = 16  # bytes of a parameter in float32: its value, two moments and the gradient
 UPDATED = 45  # those, the new value and moments, and what they are computed from
 KEPT = 25.0  # arrays of the stream that a block keeps for its gradient
-RECOMPUTED = 3.0  # the same, where it is computed again
-BACKWARD = 57.0  # more that exist while a block's gradient is computed
-SCORES = 1.0  # arrays of attention scores beside either
+RECOMPUTED = 2.5  # the same, where it is computed again
+BACKWARD = 20.0  # more that exist while a block's gradient is computed
+SCORES = 1.0, 2.0  # arrays of attention scores beside either
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class StepSize:
         """
         length = _padded(self.image_tokens) + _padded(self.caption_tokens)
         stream = self.batch * length * config.dim
-        scores = SCORES * self.batch * config.n_heads * length**2
+        scores = self.batch * config.n_heads * length**2
         matrices = 4 * config.dim**2 + 3 * config.dim * config.hidden_dim if unpacks else 0
-        block = KEPT * stream + scores + matrices
+        block = KEPT * stream + SCORES[0] * scores + matrices
         blocks = config.n_layers + config.n_refiner_layers
         kept = RECOMPUTED * stream * blocks + block if self.checkpointing else block * blocks
-        working = int((kept + BACKWARD * stream + scores) * number)
+        working = int((kept + BACKWARD * stream + SCORES[1] * scores) * number)
         return max(COPIES * self.parameters + working, UPDATED * self.parameters)
 
 

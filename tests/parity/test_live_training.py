@@ -92,3 +92,41 @@ def _in_torch(folder, parameters, clean, noise, sigmas, captions):
         )
         for path in parameters
     }
+
+
+def test_a_trained_file_in_diffusers(
+    checkpoint: Callable[[str], Path], tmp_path: Path, measure: Measure
+) -> None:
+    """Both pipelines load the file, and draw the same from the same noise."""
+    import torch
+    from PIL import Image
+
+    from mlx_zimage import ZImage, train
+
+    from . import published
+
+    folder, out = checkpoint("small"), tmp_path / "a.safetensors"
+    pixels = np.random.RandomState(0).randint(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    (tmp_path / "0.txt").write_text("the red one")
+    options = TrainingOptions(
+        steps=5, rank=3, learning_rate=2e-2, sample_every=0, checkpointing=False
+    )
+    for _ in train(tmp_path, out, folder, options=options, dtype="float32"):
+        pass
+    request = {"width": 64, "height": 64, "steps": 4, "seed": 1, "guidance": 0.0}
+    without = ZImage.load(folder, dtype="float32").generate("the red one", **request)
+    ours = ZImage.load(folder, dtype="float32", loras=[out]).generate("the red one", **request)
+    assert relative_error(without.latents, ours.latents) > 0.03
+    pipe = published.load(folder)
+    pipe.load_lora_weights(out)
+    theirs = pipe(
+        ["the red one"],
+        width=64,
+        height=64,
+        num_inference_steps=4,
+        guidance_scale=0.0,
+        generator=torch.Generator("cpu").manual_seed(1),
+        output_type="latent",
+    ).images
+    measure("a trained LoRA in diffusers: latents", relative_error(ours.latents, theirs), 1e-4)

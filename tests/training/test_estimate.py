@@ -1,0 +1,45 @@
+"""The memory told before a run, against the peak that MLX measures in one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+
+from mlx_zimage import TrainingStarted, TrainingStep
+from mlx_zimage.memory.estimate import TOLERANCE
+
+from .conftest import Train, write_pictures
+
+
+@pytest.mark.slow  # steps of the demo's width
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(("side", "batch"), [(128, 8), (256, 2), (512, 1)])
+def test_peak(
+    side: int,
+    batch: int,
+    checkpointing: bool,
+    tmp_path: Path,
+    small_run: Train,
+    checkpoint: Callable[[str], Path],
+) -> None:
+    """The demo's transformer: widths of a twentieth, as many arrays."""
+    folder = write_pictures(tmp_path / "p", ((side, side),) * 2)
+    options = {
+        "model": checkpoint("demo"),
+        "resolution": side,
+        "batch": batch,
+        "checkpointing": checkpointing,
+        "targets": ("attention", "feed_forward"),
+        "caption_dropout": 0.0,
+    }
+    out = tmp_path / "a.safetensors"
+    small_run(folder, out, steps=1, **options)  # encodes, and saves
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    events = small_run(folder, out, steps=2, overwrite=True, **options)
+    measured = mx.get_peak_memory()
+    started, *_ = events
+    assert isinstance(started, TrainingStarted) and isinstance(events[-1], TrainingStep)
+    print(started.peak / measured)
+    assert abs(started.peak / measured - 1) < TOLERANCE
