@@ -14,7 +14,7 @@ UPDATED = 45  # those, the new value and moments, and what they are computed fro
 KEPT = 25.0  # arrays of the stream that a block keeps for its gradient
 RECOMPUTED = 2.5  # the same, where it is computed again
 BACKWARD = 20.0  # more that exist while a block's gradient is computed
-SCORES = 1.0, 2.0  # arrays of attention scores beside either
+SCORES = 1.0, 3.0  # arrays of attention scores beside either
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..events import Downloaded, Event, Written
 from ..files import check_output
 from ..images.files import save_picture
 from ..loading import Loading
+from ..models.layers.evaluation import differentiating
 from .adapters import make
 from .curve import curve
 from .events import Encoded, TrainingStarted, TrainingStep
@@ -184,7 +185,8 @@ class Trainer:
         summed: Arrays = {}
         total = 0.0
         for index in range(number * passes, (number + 1) * passes):
-            value, gradients = function(parameters, self._inputs(index))
+            with differentiating():
+                value, gradients = function(parameters, self._inputs(index))
             summed = {n: g if not summed else summed[n] + g for n, g in gradients.items()}
             mx.eval(value, summed)
             total += value.item()

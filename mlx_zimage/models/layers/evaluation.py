@@ -6,7 +6,9 @@ graph; there blocks are evaluated in groups: the graph of all of them would hold
 be free, and nothing could interrupt it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import mlx.core as mx
@@ -17,8 +19,23 @@ GROUP_FLOPS = 4e12
 """Operations between two evaluations on a GPU: 2 s of an M1, 0.1 s of the fastest of today."""
 
 
+_DIFFERENTIATES: ContextVar[bool] = ContextVar("differentiates", default=False)
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Let layers evaluate nothing: a gradient would keep all that was evaluated on its way."""
+    token = _DIFFERENTIATES.set(True)
+    try:
+        yield
+    finally:
+        _DIFFERENTIATES.reset(token)
+
+
 def evaluate(*arrays: mx.array) -> None:
     """Evaluate arrays, unless `mx.compile` or another transformation is tracing them."""
+    if _DIFFERENTIATES.get():
+        return
     try:
         mx.eval(*arrays)
     except ValueError as error:

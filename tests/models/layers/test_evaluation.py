@@ -162,3 +162,13 @@ def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx, "eval", fail)
     with pytest.raises(ValueError, match="shapes"):
         evaluation.evaluate(mx.zeros(3))
+
+
+def test_nothing_is_evaluated_while_a_gradient_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluated: list[object] = []
+    monkeypatch.setattr(evaluation.mx, "eval", lambda *arrays: evaluated.extend(arrays))
+    with evaluation.differentiating():
+        evaluation.evaluate(mx.zeros(1))
+    assert evaluated == []
+    evaluation.evaluate(mx.zeros(1))
+    assert len(evaluated) == 1
