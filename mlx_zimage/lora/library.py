@@ -6,13 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..checks import path_text, reason
 from ..errors import DownloadError, LoraError
 from ..events import Downloaded
-from ..hub.single import HubFile
-from .file import loras_in
 from .source import Lora
+
+if TYPE_CHECKING:
+    from ..hub.single import HubFile
 
 VARIABLE = "MLX_ZIMAGE_LORAS"
 """The environment variable with the LoRA folders, separated as in PATH."""
@@ -42,7 +44,7 @@ class Library:
         path = self.find(source)
         if path is not None:
             return path
-        remote = HubFile.parse(source) if isinstance(source, str) else None
+        remote = _on_hub(source)
         if remote is not None and (path := remote.cached()) is not None:
             return path
         near = "" if download else self._near(str(source))
@@ -62,7 +64,7 @@ class Library:
     def has(self, source: str | Path) -> bool:
         """Return whether a LoRA is on this machine."""
         with suppress(LoraError):
-            remote = HubFile.parse(str(source))
+            remote = _on_hub(source)
             return self.find(source) is not None or (
                 remote is not None and remote.cached() is not None
             )
@@ -84,6 +86,8 @@ class Library:
 
     def names(self) -> Iterator[str]:
         """Yield the names of all LoRAs in the folders."""
+        from .file import loras_in
+
         for folder in self.folders:
             for path in loras_in(folder) if folder.is_dir() else ():
                 yield path.relative_to(folder).as_posix().removesuffix(ENDING)
@@ -101,8 +105,12 @@ class Library:
 def is_on_hub(library: Library, loras: Sequence[Lora]) -> bool:
     """Return whether one of these LoRAs is named as one on the Hub."""
     return any(
-        isinstance(lora.source, str)
-        and library.find(lora.source) is None
-        and HubFile.parse(lora.source) is not None
-        for lora in loras
+        library.find(lora.source) is None and _on_hub(lora.source) is not None for lora in loras
     )
+
+
+def _on_hub(source: str | Path) -> "HubFile | None":
+    """Return what a source names on the Hub, or None where it can only be a path."""
+    from ..hub.single import HubFile  # not needed where all is on this machine
+
+    return HubFile.parse(source) if isinstance(source, str) else None

@@ -1,21 +1,24 @@
 """The LoRAs of a loaded model: read once, and put together whenever others are chosen."""
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checks import path_text
 from ..errors import LoraError
 from ..events import Downloaded
-from .adapter import Adapter
-from .attach import Attached
-from .file import CONFIG, WEIGHTS, lora_errors, lora_path
 from .library import Library
 from .source import Lora, read_loras
-from .targets import Targets, targets
+
+if TYPE_CHECKING:  # what reads files is imported when there is one
+    import mlx.core as mx
+
+    from .adapter import Adapter
+    from .attach import Attached
+    from .targets import Targets
 
 Stamp = tuple[tuple[int, int], ...]
 
@@ -36,7 +39,7 @@ class AppliedLora:
     nbytes: int  # in memory
 
     @classmethod
-    def of(cls, lora: Lora, adapter: Adapter) -> "AppliedLora":
+    def of(cls, lora: Lora, adapter: "Adapter") -> "AppliedLora":
         return cls(
             str(lora.source),
             lora.scale,
@@ -64,17 +67,31 @@ class AppliedLora:
 class Chosen:
     """LoRAs that act together."""
 
-    applied: tuple[AppliedLora, ...]
-    attached: Attached
+    applied: tuple[AppliedLora, ...] = ()
+    attached: "Attached | None" = None
+
+    def changes(self, component: str) -> bool:
+        """Return whether they change a component at all."""
+        return self.attached is not None and self.attached.changes(component)
+
+    def attach(self, component: str, module: Any) -> Any:
+        """Return a component's module with all changes; `module` stays as it is."""
+        return module if self.attached is None else self.attached.attach(component, module)
 
     def key(self, component: str) -> str:
         """Return a text that differs wherever they change a component differently."""
-        if not self.attached.changes(component):
+        if not self.changes(component):
             return ""
         return " ".join(f"{lora.sha256}:{lora.scale!r}" for lora in self.applied)
 
+    def nbytes(self, dtypes: "Mapping[str, mx.Dtype]") -> int:
+        """Return the bytes that they take in a model of components of these types."""
+        return 0 if self.attached is None else self.attached.nbytes(dtypes)
 
-NONE = Chosen((), Attached(()))
+    def clear(self) -> None:
+        """Free what was computed for the weights that ran."""
+        if self.attached is not None:
+            self.attached.clear()
 
 
 class Loras:
@@ -92,6 +109,10 @@ class Loras:
     ) -> Generator[Downloaded, None, Chosen]:
         """Return the LoRAs, ready to act, or raise what is wrong with one of them."""
         opened = yield from self.opening(loras, download=download)
+        if not opened:
+            return Chosen()
+        from .attach import Attached
+
         # Sorted, so that their order has no effect on rounding either.
         ordered = sorted(opened, key=lambda pair: (pair[1].identity, pair[0].scale))
         attached = Attached([(adapter.changes, lora.scale) for lora, adapter in ordered])
@@ -99,7 +120,7 @@ class Loras:
 
     def opening(
         self, loras: Sequence[str | Path | Lora], *, download: bool = False
-    ) -> Generator[Downloaded, None, list[tuple[Lora, Adapter]]]:
+    ) -> Generator[Downloaded, None, list[tuple[Lora, "Adapter"]]]:
         """Return the LoRAs with their files read, or raise what is wrong with one of them."""
         asked = read_loras(loras)
         paths = []
@@ -118,7 +139,11 @@ class Loras:
         with self._lock:
             self._read.clear()
 
-    def _adapter(self, path: Path) -> Adapter:
+    def _adapter(self, path: Path) -> "Adapter":
+        from .adapter import Adapter
+        from .file import lora_path
+        from .targets import targets
+
         stamp = tuple(_stamps(lora_path(path)))
         known, adapter = self._read.get(path, ((), None))
         if adapter is None or known != stamp:
@@ -131,6 +156,8 @@ class Loras:
 
 def _stamps(path: Path) -> Iterator[tuple[int, int]]:
     """Yield the time and the size of each file of a LoRA."""
+    from .file import CONFIG, WEIGHTS, lora_errors
+
     with lora_errors(path):
         for file in [path / CONFIG, path / WEIGHTS] if path.is_dir() else [path]:
             if file.exists():
@@ -138,7 +165,7 @@ def _stamps(path: Path) -> Iterator[tuple[int, int]]:
                 yield state.st_mtime_ns, state.st_size
 
 
-def _check_different(loras: Sequence[Lora], adapters: Sequence[Adapter]) -> None:
+def _check_different(loras: Sequence[Lora], adapters: Sequence["Adapter"]) -> None:
     places: dict[str, Lora] = {}
     for lora, adapter in zip(loras, adapters, strict=True):
         if adapter.identity in places:

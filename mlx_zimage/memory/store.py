@@ -13,7 +13,7 @@ from .. import linux
 from ..checkpoint.checkpoint import Checkpoint
 from ..dtypes import DTYPES, default_dtype
 from ..errors import RequestError
-from ..lora.loras import NONE, Chosen
+from ..lora.loras import Chosen
 from ..models.activations import Workload
 from ..quantization.recipe import Quantization
 from .estimate import Estimate, WeightBytes
@@ -60,7 +60,7 @@ class Store:
             name: partial(stored.load, dtypes[name], quantization, streamed=streamed)
             for name, stored in components.items()
         }
-        self.loras = NONE
+        self.loras = Chosen()
         self._loaded: dict[str, Any] = {}
         self._changed: dict[str, tuple[Chosen, Any]] = {}  # loaded components with LoRAs
         self._lock = threading.Lock()
@@ -75,23 +75,22 @@ class Store:
 
     def get(self, name: str) -> Any:
         """Return a component's module, loaded if need be; two threads never load it twice."""
-        attached = self.loras.attached
         if not self.shares:
-            return attached.attach(name, self._loaders[name]())
+            return self.loras.attach(name, self._loaders[name]())
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = self._loaders[name]()
-            if not attached.changes(name):
+            if not self.loras.changes(name):
                 return self._loaded[name]
             loras, module = self._changed.get(name, (None, None))
             if loras is not self.loras:
-                module = attached.attach(name, self._loaded[name])
+                module = self.loras.attach(name, self._loaded[name])
                 self._changed[name] = self.loras, module
             return module
 
     def put(self, loras: Chosen) -> None:
         """Let these LoRAs act from the next generation on, if there is room for them."""
-        room = self._base_room.beside(loras.attached.nbytes(self._dtypes))
+        room = self._base_room.beside(loras.nbytes(self._dtypes))
         room.check_weights(self.memory)
         with self._lock:
             self.loras, self._room = loras, room
@@ -130,7 +129,7 @@ class Store:
         with self._lock:
             self._loaded.clear()
             self._changed.clear()
-            self.loras.attached.clear()
+            self.loras.clear()
         give_back()
 
     def _with_loaded(self, workload: Workload) -> Workload:
