@@ -42,6 +42,7 @@ from .version import __version__ as __version__
 from .zimage import ZImage
 
 if _TYPE_CHECKING:
+    from .convert.against import FileState, list_published, verify_published
     from .convert.copies import Copy, list_copies, remove_copy
     from .convert.plan import Conversion
     from .convert.publish import convert_checkpoint
@@ -49,6 +50,7 @@ if _TYPE_CHECKING:
     from .convert.upload import check_upload, upload_checkpoint
     from .convert.verify import verify_checkpoint
     from .hub.download import Remote, download, look_up
+    from .hub.published import Published
     from .images.compare import Comparison, compare_pictures
     from .images.page import sheet_page
     from .images.sheet import contact_sheet
@@ -60,6 +62,7 @@ if _TYPE_CHECKING:
     from .training.run import train
 
 _LATER = {
+    "convert.against": ("FileState", "list_published", "verify_published"),
     "convert.copies": ("Copy", "list_copies", "remove_copy"),
     "convert.plan": ("Conversion",),
     "convert.publish": ("convert_checkpoint",),
@@ -67,6 +70,7 @@ _LATER = {
     "convert.upload": ("check_upload", "upload_checkpoint"),
     "convert.verify": ("verify_checkpoint",),
     "hub.download": ("Remote", "download", "look_up"),
+    "hub.published": ("Published",),
     "images.compare": ("Comparison", "compare_pictures"),
     "images.page": ("sheet_page",),
     "images.sheet": ("contact_sheet",),
@@ -93,6 +97,7 @@ __all__ = [
     "Encoded",
     "Estimate",
     "Event",
+    "FileState",
     "Finished",
     "Lora",
     "LoraError",
@@ -101,6 +106,7 @@ __all__ = [
     "Options",
     "OutOfMemoryError",
     "PromptTruncatedWarning",
+    "Published",
     "Remote",
     "Replay",
     "Request",
@@ -129,6 +135,7 @@ __all__ = [
     "download",
     "list_copies",
     "list_loras",
+    "list_published",
     "locate",
     "look_up",
     "measure_conversion",
@@ -144,6 +151,7 @@ __all__ = [
     "train",
     "upload_checkpoint",
     "verify_checkpoint",
+    "verify_published",
 ]
 
 

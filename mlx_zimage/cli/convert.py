@@ -1,4 +1,4 @@
-"""`convert` a checkpoint, and `verify` a converted one."""
+"""`convert` a checkpoint."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,7 +17,6 @@ from .. import (
     convert_checkpoint,
     measure_conversion,
     upload_checkpoint,
-    verify_checkpoint,
 )
 from . import options as o
 from . import values
@@ -285,19 +284,6 @@ def _agree(conversion: Conversion, repo: str, yes: bool, report: Reporter) -> No
         raise UsageError(f"--upload publishes {what}; give --yes to do so without being asked")
     with usage():
         check_upload(repo)
-
-
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A folder that convert wrote.", metavar="FOLDER")],
-    json: o.Json = False,
-) -> None:
-    """Check a converted checkpoint.
-
-    Its files must have the hashes and shapes that its manifest lists, and finite numbers.
-    """
-    report = reporter(json)
-    for name in verify_checkpoint(folder):
-        report.result(f"{name}: ok", "verified", name=name)
 
 
 def _show_plan(conversion: Conversion, report: Reporter) -> None:

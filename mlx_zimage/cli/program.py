@@ -23,7 +23,7 @@ COMMANDS = {
     "train": "train",
     "compare": "compare",
     "convert": "convert",
-    "verify": "convert",
+    "verify": "verify",
     "download": "download",
     "cache": "cache",
     "loras": "loras",
@@ -52,7 +52,7 @@ photos/ style.safetensors --estimate
 turbo turbo-4bit --q 4
 turbo --plan --q 4 --q-text-encoder 8
 """,
-    "verify": "turbo-4bit\n",
+    "verify": "turbo-4bit\nturbo --against turbo\n",
     "download": "turbo\n",
     "cache": "list\nremove --all\n",
     "loras": "style.safetensors\nloras/ --json\n",

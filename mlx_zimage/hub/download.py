@@ -4,7 +4,7 @@ import errno
 import json
 import re
 import shutil
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def look_up(source: str | Path, revision: str | None = None) -> Remote:
         index = _model_index(repo, commit) if commit and MODEL_INDEX in names else {}
     except Exception as error:  # each version of the library raises those of its own HTTP client
         raise failure(repo, revision, error) from error
-    needed = _needed(names, components(index) or _component_folders(names))
+    needed = needed_files(names, index)
     if commit is None or not any(name.endswith(".safetensors") for name in needed):
         raise DownloadError(
             f"{repo} is no checkpoint in the official layout (folders with config.json and "
@@ -210,6 +210,11 @@ def _model_index(repo: str, commit: str) -> dict[str, Any]:
         text = response.text
     index = json.loads(text)
     return index if isinstance(index, dict) else {}
+
+
+def needed_files(names: Sequence[str], index: Mapping[str, Any]) -> set[str]:
+    """Return the files of a repo that a generation needs; `index` is its model_index.json."""
+    return _needed(names, components(index) or _component_folders(names))
 
 
 def _component_folders(names: Sequence[str]) -> list[str]:

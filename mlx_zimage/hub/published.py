@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checks import path_text, reason
 from ..errors import RequestError
+from ..files import write_atomically
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -69,6 +70,11 @@ class Published:
             files[file.name] = entry
         about = {"source": self.source, "revision": self.revision, "license": self.license}
         return {**about, "files": files}
+
+    def save(self, file: Path) -> None:
+        """Write the list as JSON, for `read_list`."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        write_atomically(file, lambda out: out.write(text.encode()))
 
 
 def read_list(path: Path) -> Published:

@@ -80,6 +80,8 @@ def fetch_file(repo: str, revision: str, file: File, count: Count, stop: threadi
         return
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(f"{blob}{PARTIAL}")
+    if blob.exists() and blob.stat().st_size != file.size:
+        blob.unlink()  # damaged
     if not blob.exists():
         with _locked(partial, stop) as out:
             if blob.exists():  # another run was faster

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -162,3 +163,17 @@ def test_a_person_may_say_no_to_an_upload(
     question = "Upload 0.02 GB to owner/new on the Hub, for everybody to see? [y/N]"
     assert question in screen.getvalue()
     assert os.listdir(here) == [] and hub.repos == {}
+
+
+def test_verify_against_what_is_published(run: Run, hub: Hub, here: Path, small: str) -> None:
+    assert run("verify", small, "--against", "owner/model", "--save", "list.json").status == 0
+    shutil.copytree(small, "copy")
+    (here / "copy/model_index.json").write_text("{}")
+    hub.status = 503
+    done = run("verify", "copy", "--against", "list.json", "--json")
+    assert done.status == 1
+    states = {event["name"]: event["state"] for event in done.events if "state" in event}
+    assert [n for n, state in states.items() if state != "ok"] == ["model_index.json"]
+    done = run("verify", "copy", "--against", "owner/model")
+    assert done.status == 1 and "save the list where there is a network" in done.error
+    assert run("verify", small, "--save", "x.json").error == "--save is for --against; leave it out"
