@@ -89,6 +89,50 @@ def test_draws_what_the_dense_weights_draw(mixed: tuple[Path, Path, Path], tmp_p
         assert relative_error(model.generate("x", **DRAWN).latents, latents) <= 1e-6
 
 
+def test_a_text_encoder_and_its_table(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """The table of embeddings becomes numbers: rows are taken from it. The layers stay packed."""
+    source = checkpoint("even")
+    tensors: Raw = {}
+    dense: foreign.Arrays = {}
+    for key, array in foreign.text_encoder(source).items():
+        if array.ndim != 2:
+            tensors[key], dense[key] = f32(array), array
+            continue
+        parts, mark, numbers = comfy.int8(array)
+        path = key.removesuffix(".weight")
+        tensors |= {f"{path}.{name}": part for name, part in parts.items()}
+        tensors[f"{path}.comfy_quant"] = text(json.dumps(mark))
+        dense[key] = numbers.astype(np.float32)
+    file = write_raw(tmp_path / "a.safetensors", tensors)
+    plain = foreign.write(tmp_path / "plain.safetensors", dense)
+    embeds = []
+    for name, beside in (("packed", file), ("dense", plain)):
+        plan = Conversion.plan(source, dtype="float32", beside=[beside])
+        list(convert_checkpoint(plan, tmp_path / name))
+        model = ZImage.load(tmp_path / name, dtype="float32")
+        embeds.append(model.generate("a red fox", **DRAWN).prompt_embeds)
+    held = Checkpoint.open(tmp_path / "packed")["text_encoder"].tensors
+    assert held["model.embed_tokens.weight"].packing is None
+    assert sum(tensor.packing is not None for tensor in held.values()) == 3 * 7
+    assert relative_error(*embeds) <= 1e-6
+
+
+@pytest.mark.parity
+def test_diffusers_draws_the_same_from_the_dense_weights(
+    mixed: tuple[Path, Path, Path], tmp_path: Path, measure: Callable[[str, float, float], None]
+) -> None:
+    from tests.parity import limits, ours, published
+    from tests.parity.cases import Case
+
+    file, plain, source = mixed
+    list(convert_checkpoint(Conversion.plan(file, dtype="float32", base=source), tmp_path / "out"))
+    case = Case("comfy", "tiled", 64, 32)
+    theirs = published.run(published.load(plain), case)
+    mine = ours.run(ZImage.load(tmp_path / "out", dtype="float32"), case)
+    for a, b in zip(mine.steps, theirs.steps, strict=True):
+        measure("latents from ComfyUI's weights", relative_error(a, b), limits.LATENTS)
+
+
 def test_levels_are_exact_in_bfloat16(tmp_path: Path) -> None:
     """A scale that is a power of two rounds no level: only the output's scale is rounded."""
     matrix = np.random.default_rng(0).standard_normal((128, 256)).astype(np.float32)

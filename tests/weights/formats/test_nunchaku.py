@@ -7,13 +7,16 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_zimage import CheckpointError, ZImage, convert_checkpoint, verify_checkpoint
+from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.checkpoint.files import read_files
 from mlx_zimage.convert.plan import Conversion
 from mlx_zimage.files import read_json
 from mlx_zimage.weights.formats import read_component
 from mlx_zimage.weights.packing import Packing
+from mlx_zimage.weights.sizes import outputs
 from mlx_zimage.weights.tensor import Tensor
 from tests.measures import relative_error
 
@@ -75,7 +78,9 @@ def test_packed_numbers_are_those_of_the_writer(tmp_path: Path, kind: str) -> No
         assert np.array_equal(np.array(found), numbers[start:stop].astype(np.float32))
 
 
-@pytest.fixture(scope="module", params=["int4 r32", "fp4 r32"])
+@pytest.fixture(
+    scope="module", params=["int4 r32", pytest.param("fp4 r32", marks=pytest.mark.slow)]
+)
 def written(
     request: pytest.FixtureRequest,
     checkpoint: Callable[[str], Path],
@@ -89,17 +94,80 @@ def written(
     return file, foreign.replaced(source, folder / "plain", dense), source
 
 
-def test_draws_what_the_dense_weights_draw(
-    written: tuple[Path, Path, Path], tmp_path: Path
-) -> None:
-    """Written as it is stored and loaded again, and read block by block: within 4e-7."""
+@pytest.fixture(scope="module")
+def stored(
+    written: tuple[Path, Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The file converted as it is stored, and the dense checkpoint."""
     file, plain, source = written
-    list(convert_checkpoint(Conversion.plan(file, dtype="float32", base=source), tmp_path / "out"))
-    assert [*verify_checkpoint(tmp_path / "out")]
+    out = tmp_path_factory.mktemp("stored") / "out"
+    list(convert_checkpoint(Conversion.plan(file, dtype="float32", base=source), out))
+    return out, plain
+
+
+def test_draws_what_the_dense_weights_draw(stored: tuple[Path, Path]) -> None:
+    """Loaded, and read block by block: within 4e-7."""
+    out, plain = stored
+    assert [*verify_checkpoint(out)]
     latents = ZImage.load(plain, dtype="float32").generate("x", **DRAWN).latents
     for memory in ("resident", "low"):
-        model = ZImage.load(tmp_path / "out", dtype="float32", memory=memory)
+        model = ZImage.load(out, dtype="float32", memory=memory)
         assert relative_error(model.generate("x", **DRAWN).latents, latents) <= 1e-6
+
+
+def test_an_adapter_acts_as_on_the_dense_weights(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    """Within 5e-7, on layers whose input is smoothed."""
+    generator = np.random.default_rng(3)
+    lora = {}
+    for name, rows, width in (("attention.to_q", 384, 384), ("feed_forward.w2", 384, 1024)):
+        path = f"transformer.layers.0.{name}"
+        lora[f"{path}.lora_A.weight"] = generator.standard_normal((4, width)) * width**-0.5
+        lora[f"{path}.lora_B.weight"] = generator.standard_normal((rows, 4))
+    file = foreign.write(
+        tmp_path / "lora.safetensors",
+        {key: array.astype(np.float32) for key, array in lora.items()},
+    )
+    a, b, unchanged = (
+        ZImage.load(place, dtype="float32", loras=loras).generate("x", **DRAWN).latents
+        for place, loras in ((stored[0], [file]), (stored[1], [file]), (stored[1], []))
+    )
+    assert relative_error(b, unchanged) > 1e-3
+    assert relative_error(a, b) <= 1e-6
+
+
+def test_bytes_are_counted(stored: tuple[Path, Path]) -> None:
+    transformer = Checkpoint.open(stored[0])["transformer"]
+    counted = sum(
+        o.size for o in outputs(transformer.needed, transformer.packings(None), mx.float16)
+    )
+    module = transformer.load(mx.float16)
+    assert counted == sum(array.nbytes for _, array in tree_flatten(module.parameters()))
+
+
+def test_unpacked_for_diffusers(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    """Every layer as one matrix of numbers: those of the dense checkpoint, within 2e-7."""
+    out = tmp_path / "dense"
+    plan = Conversion.plan(stored[0], dtype="float32", target="diffusers")
+    list(convert_checkpoint(plan, out))
+    dense = foreign.official(stored[1], "transformer")
+    found = foreign.official(out, "transformer")
+    assert found.keys() == dense.keys()
+    for key, array in dense.items():
+        assert relative_error(found[key], array) <= 3e-7, key
+
+
+@pytest.mark.parity
+def test_diffusers_draws_the_same_from_the_dense_weights(
+    stored: tuple[Path, Path], measure: Callable[[str, float, float], None]
+) -> None:
+    from tests.parity import limits, ours, published
+    from tests.parity.cases import Case
+
+    case = Case("svdquant", "tiled", 64, 32)
+    theirs = published.run(published.load(stored[1]), case)
+    mine = ours.run(ZImage.load(stored[0], dtype="float32"), case)
+    for a, b in zip(mine.steps, theirs.steps, strict=True):
+        measure("latents from nunchaku's weights", relative_error(a, b), limits.LATENTS)
 
 
 def test_quantized_anew(written: tuple[Path, Path, Path], tmp_path: Path) -> None:
