@@ -76,10 +76,24 @@ def test_pictures_with_strange_loras_are_replayed(run: Run, here: Path) -> None:
         (["--lora", "stile"], "no such LoRA: stile; did you mean style?"),
         (["--lora", "style:1e9"], "a LoRA's scale must be a number from -100 to 100"),
         (["--lora", "style", "--lora", "style:0.5"], "style is listed twice; name it once"),
+        (["--lora", "style:nan"], "a LoRA's scale must be a number from -100 to 100, not nan"),
+        (["--lora", "style:"], "no such LoRA: style:; did you mean style?"),
+        (["--lora", "style:0,8"], "no such LoRA: style:0,8; did you mean style?"),
+        (["--lora", ":0.5"], "no such LoRA: :0.5; name a .safetensors file"),
+        (["--lora", ""], "a LoRA must be a path or a name, not ''"),
+        (["--lora", "https://a.org/x.safetensors"], "no such LoRA: https://a.org/x.safetensors"),
+        (["--lora", "."], ". must hold PEFT's adapter_config.json, which is missing"),
+        (["--lora", "half.safetensors"], "half.safetensors is truncated"),
+        (["--lora", "page.safetensors"], "page.safetensors is truncated or no safetensors file"),
+        (["--lora", "old.pt"], "old.pt is a pickle by its name"),
         (["--lora", "a/b/c.safetensors"], "allow the download of a/b/c.safetensors (--download)"),
     ],
 )
 def test_what_is_refused(run: Run, loras: Path, options: list[str], message: str) -> None:
+    whole = (loras / "style.safetensors").read_bytes()
+    Path("half.safetensors").write_bytes(whole[: len(whole) // 2])
+    Path("page.safetensors").write_text("<html>not found</html>")
+    Path("old.pt").write_bytes(b"")
     done = run("generate", *SMALL, "--lora-folder", str(loras), *options)
     assert done.status == 1
     assert message in done.error
