@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.parity
 
-STEPS = 14
+STEPS = 8
 
 
 def _train(out: Path, steps: int = STEPS, batch: int = 2) -> bool:

@@ -27,6 +27,7 @@ from .architecture import TEXT_ENCODER
 from .captions import caption
 from .scenes import COLOURS, GLYPHS, PLACES, RADII, RELATIONS, SHAPES, Scene, Thing
 from .train_device import narrow
+from .train_muon import Muon
 from .train_vae import scenes
 
 CHINESE = 0.4  # share of the captions
@@ -77,7 +78,7 @@ def muon_and_adam(
         inner = any(part in name for part in ("layers.", "refiner."))
         (matrices if inner and parameter.ndim == 2 else others).append(parameter)
     return [
-        torch.optim.Muon([{"params": matrices, "peak": muon}], lr=muon, weight_decay=0.0),
+        Muon([{"params": matrices, "peak": muon}], lr=muon),
         torch.optim.AdamW(
             [{"params": others, "peak": adam}], lr=adam, weight_decay=0.0, betas=(0.9, 0.98)
         ),
