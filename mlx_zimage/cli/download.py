@@ -20,8 +20,9 @@ def download(
 ) -> None:
     """Download a model from the Hub.
 
-    Only files that are needed and not on this machine yet are fetched.
+    Only files that are needed and not on this machine yet are fetched. After an interruption the
+    same command goes on where it stopped.
     """
     with closing(reporter(json, quiet)) as report, usage():
         folder = find(Choice(source, revision, download=True, offline=False), report)
-        report.result(str(folder), "ready", folder=str(folder))
+        report.result(str(folder), "ready", folder=str(folder), revision=folder.name)

@@ -194,7 +194,7 @@ def _blocks(url: str, start: int) -> Generator[bytes, None, None]:
             sent = RANGE.match(response.headers.get("Content-Range", ""))
             first = int(sent[1]) if sent and response.status_code == 206 else 0
             # A server that does not know ranges sends all of the file.
-            yield from _after(response.iter_raw(), start - first)
+            yield from _after(response.iter_raw(), max(start - first, 0))
     except http.TransportError as error:
         raise _InterruptedError(error) from error
 

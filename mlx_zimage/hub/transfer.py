@@ -6,6 +6,7 @@ transfers run in threads, so that the consumer of the progress can stop at any t
 """
 
 import threading
+import time
 from collections.abc import Generator, Sequence
 from queue import Empty, SimpleQueue
 
@@ -14,7 +15,7 @@ from .resume import StoppedError, fetch_file
 
 AT_ONCE = 4  # files
 PROGRESS_SECONDS = 0.1  # between two reports
-STOP_SECONDS = 5  # a stopped transfer may take to end
+STOP_SECONDS = 5  # stopped transfers may take to end
 
 
 class Transfers:
@@ -48,8 +49,9 @@ class Transfers:
     def stop(self) -> None:
         """End the transfers that still run, and wait until they have."""
         self._stop.set()
+        until = time.monotonic() + STOP_SECONDS
         for thread in self._threads:
-            thread.join(STOP_SECONDS)
+            thread.join(max(until - time.monotonic(), 0))
 
     def _run(self) -> None:
         from huggingface_hub import hf_hub_download

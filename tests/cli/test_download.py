@@ -22,7 +22,7 @@ def test_download(run: Run, hub: Hub) -> None:
     *events, last = done.events
     assert {event["event"] for event in events} == {"downloaded"}
     assert events[-1]["done"] == events[-1]["total"] > 5_000_000
-    assert last == {"event": "ready", "folder": last["folder"]}
+    assert last == {"event": "ready", "folder": last["folder"], "revision": COMMIT}
     assert Path(last["folder"]).name == COMMIT
     hub.requests.clear()
     again = run("download", "owner/model", "--quiet")
