@@ -470,7 +470,7 @@ def test_the_plan_is_what_is_written(
 def test_one_part_alone(source: Path, tmp_path: Path) -> None:
     told = list(convert(source, tmp_path / "out", only="vae"))
     assert {event.component for event in told} == {"vae"}
-    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "vae"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["README.md", MANIFEST, "vae"]
     assert [*verify_checkpoint(tmp_path / "out")][-1] == "vae"
     list(convert(source, tmp_path / "out", only="vae", force=True))
 
