@@ -53,6 +53,15 @@ def test_quantize_plan_and_verify(run: Run, here: Path, checkpoint: Callable[[st
     assert "bits each" in text and "in memory, weights alone" in text
 
 
+def test_a_mixed_plan_tells_what_layers_get(run: Run, here: Path) -> None:
+    events = run("convert", "demo", "--plan", "--mixed", "3.5", "--json").events
+    kinds = {event["kind"]: event["layers"] for event in events if event["event"] == "bits"}
+    assert len(kinds) == 21 and sum(sum(counts.values()) for counts in kinds.values()) == 49
+    text = run("convert", "demo", "--plan", "--mixed", "3.5")
+    assert "layers to_v: 5 at 4 bits" in text.out and "by the demo's errors" in text.err
+    assert os.listdir(here) == []
+
+
 def test_verify_finds_damage(run: Run, small: str) -> None:
     run("convert", small, "out")
     file = next(Path("out/transformer").glob("*.safetensors"))
@@ -75,6 +84,13 @@ def test_verify_finds_damage(run: Run, small: str) -> None:
         ("demo out --only unet", "--only must be one of"),
         ("demo out --group-size 32", "a group size is for quantizing; say how many bits"),
         ("demo out --q 4 --group-size 5", "the group size of 4-bit weights must be 32 or 64"),
+        ("demo out --q 2", "2 bits leave no picture unless calibrated"),
+        ("demo out --calibrate", "calibrate is for quantizing; say how many bits"),
+        ("demo out --q 4 --mixed 3.5", "mixed chooses the bits itself"),
+        ("demo out --mixed 9", "mixed bits can take from"),
+        ("demo out --q 4 --calibrate --prompts none.txt", "the prompts must be a text file"),
+        ("demo out --report out.json", "a report is on a full checkpoint that is quantized"),
+        ("demo out --q 4 --report out.txt", "the output must end in .json"),
         ("demo out --download", "'demo' is on this machine; there is nothing to download"),
         ("demo out --revision main", "a revision is for the Hub"),
         ("turbo out --download --offline", "--download and --offline exclude each other"),
