@@ -39,8 +39,13 @@ class StepSize:
         matrices = 4 * config.dim**2 + 3 * config.dim * config.hidden_dim if unpacks else 0
         block = KEPT * stream + SCORES[0] * scores + matrices
         blocks = config.n_layers + config.n_refiner_layers
-        kept = RECOMPUTED * stream * blocks + block if self.checkpointing else block * blocks
-        working = int((kept + BACKWARD * stream + SCORES[1] * scores) * number)
+        backward = BACKWARD * stream + SCORES[1] * scores
+        if self.checkpointing:
+            # The refiners of image and caption are independent, and are computed again together.
+            arrays = RECOMPUTED * stream * blocks + 2 * (block + backward)
+        else:
+            arrays = block * blocks + backward
+        working = int(arrays * number)
         return max(COPIES * self.parameters + working, UPDATED * self.parameters)
 
 

@@ -125,15 +125,12 @@ class RecomputedBlock(Block):
         negative: Negative | None = None,
     ) -> mx.array:
         weights = [] if modulation is None else modulation.arrays
-        masks = [] if mask is None else [mask]
 
         def run(parameters: Any, x: mx.array, *arrays: mx.array) -> mx.array:
             self.update(parameters)
-            cos, sin, *others = arrays
-            mask = others.pop() if masks else None
-            modulation = Modulation(*others) if others else None
-            return Block.__call__(self, x, Rope(cos, sin), mask, modulation)
+            modulation = Modulation(*arrays) if arrays else None
+            return Block.__call__(self, x, rope, mask, modulation)
 
-        checkpointed: Any = mx.checkpoint(run)  # gradients flow to its arguments alone
-        result: mx.array = checkpointed(self.trainable_parameters(), x, *rope, *weights, *masks)
+        checkpointed: Any = mx.checkpoint(run)  # of its arguments, all get gradients
+        result: mx.array = checkpointed(self.trainable_parameters(), x, *weights)
         return result
