@@ -81,7 +81,7 @@ def _show_folder(path: Path, model: str | None, report: Reporter) -> None:
 
 
 def _show_unreadable(path: str, label: str, error: ZImageError, report: Reporter) -> None:
-    reason = str(error).removeprefix(path).lstrip(": ")
+    reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path} ").removeprefix(f"{path}/")
     report.result(f"{label}  unusable: {reason}", "unusable", path=path, error=str(error))
 
 

@@ -33,10 +33,19 @@ def fitting(group: Group) -> Reader | None:
         if entry.shape not in allowed:
             raise _misshapen(group, role, allowed)
         _check_type(group, role, entry)
-    if all(role in group.parts for role in MAGNITUDES):
-        raise group.error("must have one magnitude of DoRA, not two")
+    _check_magnitudes(group, kind)
     _check_fused(group, reader)
     return reader
+
+
+def _check_magnitudes(group: Group, kind: str) -> None:
+    count = sum(role in group.parts for role in MAGNITUDES)
+    if count > 1:
+        raise group.error("must have one magnitude of DoRA, not two")
+    if count == 0 and kind == "LoRA" and group.peft is not None and group.peft.has_magnitudes:
+        raise group.error(
+            "has no lora_magnitude_vector, and its config says 'use_dora'; the file is incomplete"
+        )
 
 
 def _beside(group: Group, role: str, kind: str) -> list[Shape]:

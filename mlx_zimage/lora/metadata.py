@@ -63,6 +63,7 @@ class PeftConfig:
     rank: float | None = None
     ranks: Patterns = ()
     is_rank_stabilized: bool = False
+    has_magnitudes: bool = False  # DoRA
 
     @classmethod
     def read(cls, values: Mapping[str, Any], where: str) -> "PeftConfig":
@@ -86,7 +87,8 @@ class PeftConfig:
         alphas = _patterns(values, "alpha_pattern", where)
         ranks = _patterns(values, "rank_pattern", where) if kind == "LOKR" else ()
         is_stabilized = kind == "LORA" and values.get("use_rslora") is True
-        return cls(kind, alpha, alphas, rank, ranks, is_stabilized)
+        is_dora = kind == "LORA" and values.get("use_dora") is True
+        return cls(kind, alpha, alphas, rank, ranks, is_stabilized, is_dora)
 
     def scale(self, path: str, rank: int) -> float:
         """Return the scale of a module's update, whose tensors are of this rank."""

@@ -207,6 +207,11 @@ def test_configs(case: str, tmp_path: Path) -> None:
         )
 
 
+def test_a_config_of_dora_without_magnitudes(tmp_path: Path) -> None:
+    place = folder(tmp_path / "adapter", {"use_dora": True}, pair(f"base_model.model.{QUERY}"))
+    assert "has no lora_magnitude_vector" in refusal(place)
+
+
 def test_metadata_that_is_no_json(tmp_path: Path) -> None:
     for text in ("{", "[]", "[" * 100_000):
         metadata = {"lora_adapter_metadata": text}
