@@ -89,6 +89,7 @@ def test_draws_what_the_dense_weights_draw(mixed: tuple[Path, Path, Path], tmp_p
         assert relative_error(model.generate("x", **DRAWN).latents, latents) <= 1e-6
 
 
+@pytest.mark.slow
 def test_a_text_encoder_and_its_table(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """The table of embeddings becomes numbers: rows are taken from it. The layers stay packed."""
     source = checkpoint("even")

@@ -81,7 +81,9 @@ def test_layers_of_other_types(tmp_path: Path) -> None:
         assert relative_error(tensor.read(), numbers) <= 3e-7
 
 
-@pytest.mark.parametrize("name", ["uint4 svd", "int8, rotated"])
+@pytest.mark.parametrize(
+    "name", ["uint4 svd", pytest.param("int8, rotated", marks=pytest.mark.slow)]
+)
 def test_sdnq_draws_what_the_dense_weights_draw(
     checkpoint: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
@@ -166,7 +168,13 @@ def test_broken_layers_of_sdnq_are_named(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("packing", [None, ("affine", 4, 64), ("mxfp8", 8, 32)])
+@pytest.mark.parametrize(
+    "packing",
+    [
+        ("affine", 4, 64),
+        *(pytest.param(p, marks=pytest.mark.slow) for p in (None, ("mxfp8", 8, 32))),
+    ],
+)
 def test_mlx_vlm(
     checkpoint: Callable[[str], Path], tmp_path: Path, packing: tuple[str, int, int] | None
 ) -> None:

@@ -144,6 +144,7 @@ def test_bytes_are_counted(stored: tuple[Path, Path]) -> None:
     assert counted == sum(array.nbytes for _, array in tree_flatten(module.parameters()))
 
 
+@pytest.mark.slow
 def test_unpacked_for_diffusers(stored: tuple[Path, Path], tmp_path: Path) -> None:
     """Every layer as one matrix of numbers: those of the dense checkpoint, within 2e-7."""
     out = tmp_path / "dense"
@@ -170,6 +171,7 @@ def test_diffusers_draws_the_same_from_the_dense_weights(
         measure("latents from nunchaku's weights", relative_error(a, b), limits.LATENTS)
 
 
+@pytest.mark.slow
 def test_quantized_anew(written: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """One matrix is made of the packed one and the side path: that of the dense checkpoint.
 
