@@ -152,6 +152,7 @@ def test_blocks_of_another_request_are_not_used(
     assert len(second) < len(first) and second["request"] != first["request"]
 
 
+@pytest.mark.slow
 def test_mixed_bits_reach_their_size(source: Path, prompts: Path, tmp_path: Path) -> None:
     conversion = Conversion.plan(source, mixed="3.5", prompts=prompts)
     planned = conversion.size("transformer")
@@ -262,6 +263,7 @@ def test_layers_that_share_an_input_are_recorded_once(source: Path) -> None:
     assert {key.rpartition(".")[2] for key in arrays} == {"weight", "scales", "biases", "error"}
 
 
+@pytest.mark.slow
 def test_a_report_compares_every_block(
     source: Path, rotated: tuple[Path, list[Any]], prompts: Path, tmp_path: Path
 ) -> None:

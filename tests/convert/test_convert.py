@@ -293,6 +293,8 @@ def test_stopping_half_way_leaves_nothing(source: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+MORE = (5, 6, "mxfp8")
+"""Ways to quantize that are like others, and tested with the slow tests."""
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -381,7 +383,9 @@ def test_a_wrong_dtype(source: Path, tmp_path: Path) -> None:
         list(convert(source, tmp_path / "out", dtype="int4"))
 
 
-@pytest.mark.parametrize("quantize", CHOICES)
+@pytest.mark.parametrize(
+    "quantize", [pytest.param(c, marks=pytest.mark.slow if c in MORE else []) for c in CHOICES]
+)
 def test_quantized(checkpoint: Callable[[str], Path], tmp_path: Path, quantize: int | str) -> None:
     """The folder draws what the same quantization draws while loading."""
     source, out = checkpoint("even"), tmp_path / "out"

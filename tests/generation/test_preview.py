@@ -175,7 +175,7 @@ def test_flux_is_known_by_its_config() -> None:
     assert not is_flux(config)
 
 
-@pytest.mark.parametrize("layout", ["flat", "diffusers"])
+@pytest.mark.parametrize("layout", [pytest.param("flat", marks=pytest.mark.slow), "diffusers"])
 def test_a_decoder_of_either_layout(layout: str, tmp_path: Path) -> None:
     weights = _tiny_weights()
     stored = {"encoder.layers.0.weight": mx.zeros((64, 3, 3, 3)), **weights}

@@ -35,7 +35,9 @@ def _hold(checkpoint: Checkpoint, memory: str, request: Request) -> None:
 
 
 @pytest.mark.parametrize("memory", ["resident", "staged"])
-@pytest.mark.parametrize("side", [128, 256, pytest.param(512, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "side", [128, *(pytest.param(n, marks=pytest.mark.slow) for n in (256, 512))]
+)
 def test_of_the_demo(checkpoint: Callable[[str], Path], memory: str, side: int) -> None:
     """Measured on a CPU: 0.91 to 1.07 of the estimate."""
     request = Request("a red star on blue", width=side, height=side, steps=2, seed=0)

@@ -14,7 +14,7 @@ from tests.measures import relative_error
 from .conftest import SMALL, Train
 
 
-@pytest.mark.parametrize("kind", ["lora", "lokr"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("lokr", marks=pytest.mark.slow)])
 def test_our_reader_draws_what_was_trained(
     kind: str, pictures: Path, tmp_path: Path, small_run: Train, checkpoint: Callable[[str], Path]
 ) -> None:
@@ -36,6 +36,7 @@ def test_our_reader_draws_what_was_trained(
     assert relative_error(again.latents, sample.latents) < 0.02 * effect  # measured 0.004
 
 
+@pytest.mark.slow
 def test_a_frozen_adapter_is_trained_with_and_not_drawn_or_saved(
     pictures: Path, tmp_path: Path, small_run: Train, checkpoint: Callable[[str], Path]
 ) -> None:
