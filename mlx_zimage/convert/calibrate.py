@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from .. import device
+from ..checkpoint.checkpoint import StoredComponent
 from ..checkpoint.streaming import Streamed
 from ..dtypes import DTYPES, default_dtype
 from ..errors import CheckpointError, OutOfMemoryError
@@ -37,6 +38,9 @@ from .walk import Forward, Visit, encode, pass_through, run
 
 FORMAT = 1
 """A number that changes when the same request comes to write other bytes."""
+PROCESS = 230_000_000
+"""Bytes of Python with its libraries, and of what a run holds beside the large arrays."""
+CAPTION = 64  # tokens that each is counted as
 SUFFIX = ".calibration"
 SAMPLES = "samples.safetensors"
 ENCODER, TRANSFORMER = "text_encoder", "transformer"
@@ -58,6 +62,12 @@ def calibrated(conversion: Conversion, out: Path) -> Generator[Calibrated, None,
     captions, samples = yield from job.samples()
     yield from job.calibrate_transformer(captions, samples)
     return job.result()
+
+
+def block_of(stored: StoredComponent, path: str) -> str:
+    """Return the block that a layer is in: a list of blocks and a number."""
+    parent = next(block for block in stored.component.blocks if path.startswith(f"{block}."))
+    return f"{parent}.{path.removeprefix(f'{parent}.').partition('.')[0]}"
 
 
 def remove(out: Path) -> None:
@@ -93,20 +103,14 @@ def _prepare(folder: Path, conversion: Conversion, calibration: Calibration) -> 
 
 def check_resources(conversion: Conversion, calibration: Calibration, out: Path) -> None:
     """Refuse a calibration that the disk or the memory has no room for, before any work."""
-    size, largest = 0, 0
-    for name, layers in calibration.candidates.items():
-        tensors = conversion.tensors(name)
-        for path, packings in layers.items():
-            tensor = tensors[f"{path}.weight"]
-            size += sum(size_of(tensor, packing) for packing in packings)
-            largest = max(largest, tensor.shape[1])
+    size = sum(_packed(conversion, calibration).values())
     needed, free = size + conversion.total, shutil.disk_usage(out.parent).free
     if needed > free:
         raise CheckpointError(
             f"calibrating takes {needed / 1e9:.1f} GB in {out.parent}, half of it until the end, "
             f"and {free / 1e9:.1f} GB are free; make room, or name another place"
         )
-    memory, available = _peak(conversion, largest), device.memory()
+    memory, available = peak(conversion), device.memory()
     if memory > available:
         raise OutOfMemoryError(
             f"calibrating holds about {memory / 1e9:.1f} GB at once, and this device has "
@@ -114,19 +118,39 @@ def check_resources(conversion: Conversion, calibration: Calibration, out: Path)
         )
 
 
-def _peak(conversion: Conversion, width: int) -> int:
-    """Return about the most bytes held: the inputs, a block, and its widest H three times."""
+def peak(conversion: Conversion) -> int:
+    """Return about the most bytes held at once: while H is added up, or while it is factorized."""
     checkpoint, calibration = conversion.checkpoint, conversion.calibration
     assert calibration is not None
     course = Course(checkpoint, len(calibration.prompts))
-    tokens = 0
+    tokens, longest = 0, 0
     for prompt in range(course.count):
         height, columns = course.size(prompt)
-        tokens += len(course.sampled(prompt)) * (height * columns // 4 + 64)
+        length = height * columns // 4 + CAPTION
+        tokens += len(course.sampled(prompt)) * length
+        longest = max(longest, length)
     config, itemsize = checkpoint.transformer, DTYPES[default_dtype()].size
     inputs = tokens * config.dim * itemsize
     block = (4 * config.dim**2 + 3 * config.dim * config.hidden_dim) * itemsize
-    return inputs + block + 3 * 4 * width**2
+    widest = 4 * max(config.dim, config.hidden_dim) ** 2  # H in float32
+    sums = 3 * 4 * config.dim**2 + widest
+    adding = block + sums + longest * (4 * config.dim + 3 * config.hidden_dim) * itemsize
+    if device.kind() != "cpu":
+        adding += widest  # a GPU adds to H in new memory
+    factorizing = 3 * widest + max(_packed(conversion, calibration).values(), default=0)
+    return PROCESS + inputs + max(adding, factorizing)
+
+
+def _packed(conversion: Conversion, calibration: Calibration) -> dict[str, int]:
+    """Return the bytes of each block's candidates."""
+    sizes: dict[str, int] = defaultdict(int)
+    for name, layers in calibration.candidates.items():
+        tensors, stored = conversion.tensors(name), conversion.checkpoint[name]
+        for path, packings in layers.items():
+            tensor = tensors[f"{path}.weight"]
+            block = f"{name}.{block_of(stored, path)}"
+            sizes[block] += sum(size_of(tensor, packing) for packing in packings)
+    return sizes
 
 
 class _Job:
@@ -226,6 +250,7 @@ class _Job:
             else:
                 with streamed.loaded() as module, record(module, list(mine)) as recording:
                     outputs = pass_through(module, inputs, arguments)
+                device.give_back()  # the block's weights, which are read anew one by one
                 arrays = calibrate_block(
                     recording, mine, partial(self._weight, name, prefix), self._dtype
                 )
@@ -246,10 +271,7 @@ class _Job:
         return tensor.read().astype(self._dtype)
 
     def _block_of(self, name: str, path: str) -> str:
-        """Return the block that a layer is in: a list of blocks and a number."""
-        lists = self._checkpoint[name].component.blocks
-        parent = next(block for block in lists if path.startswith(f"{block}."))
-        return f"{parent}.{path.removeprefix(f'{parent}.').partition('.')[0]}"
+        return block_of(self._checkpoint[name], path)
 
     def _file(self, name: str, block: str) -> Path:
         return self._folder / f"{name}.{block}.safetensors"
@@ -262,4 +284,3 @@ def _save(file: Path, arrays: dict[str, mx.array]) -> None:
     with temporary.open("rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(file)
-    mx.clear_cache()

@@ -12,6 +12,7 @@ import mlx.core as mx
 
 from ..checkpoint.checkpoint import StoredComponent
 from ..checkpoint.streaming import Streamed
+from ..device import give_back
 from ..models.transformer import Conditioning, StepModulation, ZImageTransformer
 
 Event = TypeVar("Event")
@@ -36,6 +37,7 @@ def run(
     """Pass all inputs through a block, and do nothing else."""
     with block.loaded() as module:
         outputs = pass_through(module, inputs, arguments)
+    give_back()
     yield from ()
     return outputs
 
@@ -47,7 +49,6 @@ def pass_through(
     for i, further in enumerate(arguments):
         inputs[i] = module(inputs[i], *further)
         mx.eval(inputs[i])
-    mx.clear_cache()
     return inputs
 
 

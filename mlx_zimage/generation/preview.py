@@ -17,12 +17,13 @@ from PIL import Image
 from .. import checks
 from ..checkpoint.checkpoint import Checkpoint, official_shapes
 from ..checks import path_text
+from ..device import give_back
 from ..dtypes import DTYPES
 from ..errors import CheckpointError, RequestError
 from ..files import read_json
 from ..images.pixels import to_image
 from ..images.preview import FLUX, ColourMap, fit
-from ..memory.store import Store, give_back
+from ..memory.store import Store
 from ..models.autoencoder import Autoencoder, AutoencoderConfig
 from ..models.layers.convolution import store_flipped
 from ..models.tiny_decoder import FACTOR, TinyDecoder

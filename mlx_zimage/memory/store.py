@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 import mlx.core as mx
 
-from .. import linux
 from ..checkpoint.checkpoint import Checkpoint
+from ..device import give_back
 from ..dtypes import DTYPES, default_dtype
 from ..errors import RequestError
 from ..lora.loras import Chosen
@@ -149,9 +149,3 @@ def check_dtype(dtype: object) -> str:
 def check_memory(memory: object) -> None:
     if not isinstance(memory, str) or memory not in MEMORY:
         raise RequestError(f"memory must be one of {', '.join(MEMORY)}, not {memory!r}")
-
-
-def give_back() -> None:
-    """Return to the system what freed arrays leave behind, on a GPU and on a Linux CPU."""
-    mx.clear_cache()
-    linux.give_back()

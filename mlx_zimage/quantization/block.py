@@ -8,6 +8,7 @@ import numpy as np
 from mlx import nn
 from mlx.utils import tree_map_with_path
 
+from ..device import give_back
 from ..weights.packing import Packing
 from .calibrated import Factor, calibrate, rotated
 
@@ -31,7 +32,7 @@ class Inputs:
         """Return H, which is no longer held here."""
         hessian = np.array(self._sum)
         self._sum = mx.zeros((1, 1))
-        mx.clear_cache()
+        give_back()
         return hessian
 
 
@@ -111,9 +112,12 @@ def calibrate_block(
         hessian = inputs.take()
         rotations = sorted({p.rotation for layer in inputs.layers for p in candidates[layer]})
         for rotation in rotations:
-            factor = Factor.of(rotated(hessian, rotation) if rotation else hessian)
+            turned = rotated(hessian, rotation)
             if rotation == rotations[-1]:
                 del hessian  # the largest is 0.4 GB
+            factor = Factor.of(turned)
+            del turned
+            give_back()
             for layer in inputs.layers:
                 weight = read(layer)
                 for packing in [p for p in candidates[layer] if p.rotation == rotation]:

@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_zimage.quantization import calibrated
 from mlx_zimage.quantization.affine import search
 from mlx_zimage.quantization.calibrated import DAMPING, Factor, calibrate, rotated
 from mlx_zimage.weights.packing import Packing
@@ -75,6 +76,22 @@ def test_rounds_as_the_published_algorithm(bits: int, rows: int, width: int, gro
     assert abs(output_error(levels) / output_error(expected) - 1) < 1e-3
     assert abs(error / output_error(levels) - 1) < 1e-3
     assert error < 0.6 * output_error(_levels(np.array(plain[0]), bits, width))
+
+
+@pytest.mark.parametrize("rotation", ["", "hadamard-64"])
+def test_pieces_change_nothing(rotation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H is copied in pieces, and stays as it is."""
+    _, inputs = _problem(1, 192)
+    hessian = inputs.T @ inputs
+    before, at_once = hessian.copy(), Factor.of(rotated(hessian, rotation))
+    monkeypatch.setattr(calibrated, "PIECE", 80)
+    in_pieces = Factor.of(rotated(hessian, rotation))
+    assert np.array_equal(in_pieces.lower, at_once.lower) and np.array_equal(hessian, before)
+    assert np.array_equal(in_pieces.order, at_once.order)
+    sorted_hessian = rotated(hessian, rotation).astype(np.float64)[np.ix_(*[at_once.order] * 2)]
+    product = at_once.lower.astype(np.float64) * at_once.weights @ at_once.lower.T
+    away = product - sorted_hessian - DAMPING * np.diag(hessian).mean() * np.eye(192)
+    assert np.linalg.norm(away) < 1e-6 * np.linalg.norm(hessian)
 
 
 def test_rotated_inputs() -> None:
