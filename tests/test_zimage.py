@@ -411,7 +411,7 @@ def test_weights_that_cannot_fit(
         ZImage.load(even, quantize=8)
     with pytest.raises(OutOfMemoryError, match=r"with memory='resident'.*; memory='staged' takes"):
         ZImage.load(even, memory="resident")
-    with pytest.raises(RequestError, match="convert it first, and load it without quantize"):
+    with pytest.raises(RequestError, match="convert it, and load the folder"):
         ZImage.load(even, quantize=8, memory="low")
 
 

@@ -60,7 +60,7 @@ def _refuse_lora(place: Path, tensors: Tensors) -> None:
     if any(LORA.search(key) for key in tensors):
         raise CheckpointError(
             f"{place} is a LoRA, which changes a model and is none; "
-            "load the model it is for, and give the file as one of loras"
+            "load the model that it is for, and apply the file to that (--lora)"
         )
 
 

@@ -90,7 +90,8 @@ ReportFile = Annotated[
     Path | None,
     typer.Option(
         "--report",
-        help="Measure each block's error against the source, print it and write it to FILE.json.",
+        help="Measure each block's error against the source, print it and write it to this .json "
+        "file.",
         metavar="FILE",
         rich_help_panel="Files",
     ),
@@ -245,8 +246,7 @@ def convert(
             report.note(HINT)
         if upload is not None:
             _agree(conversion, upload, yes, report)
-        events = convert_checkpoint(conversion, out, force=force, title=upload)
-        returned(events, report.event)
+        _write(conversion, out, force, upload, report)
         if report_file is not None:
             _measure(conversion, out, report_file, report)
         report.result(str(out), "converted", folder=str(out))
@@ -268,6 +268,18 @@ def _check_outputs(
         raise UsageError("--yes is for --upload; leave it out")
     if upload is not None and offline:
         raise UsageError("--upload and --offline exclude each other")
+
+
+def _write(
+    conversion: Conversion, out: Path, force: bool, title: str | None, report: Reporter
+) -> None:
+    """Write the conversion; say after Ctrl-C how to go on."""
+    try:
+        returned(convert_checkpoint(conversion, out, force=force, title=title), report.event)
+    except KeyboardInterrupt:
+        if conversion.calibration is not None:
+            report.warn("stopped; what is calibrated is kept, and the same command goes on")
+        raise
 
 
 def _measure(conversion: Conversion, out: Path, file: Path, report: Reporter) -> None:

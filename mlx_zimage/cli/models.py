@@ -113,7 +113,8 @@ class Models:
                 self.report.warn(f"not the same as in the picture: {line}")
             for line in self.replayed.unread:
                 self.report.warn(f"not read from the picture: {line}")
-        self.hint(zimage, requests)
+        if not zimage.loras:  # they may teach a model what it could not draw
+            self.hint(zimage, requests)
         return zimage
 
     def hint(self, zimage: ZImage, requests: Sequence[Request]) -> None:

@@ -244,9 +244,12 @@ def _show(events: Any, report: Reporter, out: Path, only_estimate: bool) -> None
 
 
 def _summary(event: TrainingStarted) -> str:
+    steps = f"steps {event.step + 1} to {event.steps}"
+    if event.step == event.steps:
+        steps = f"all {event.steps} steps are done"
     sizes = ", ".join(f"{count} of {width}x{height}" for width, height, count in event.sizes)
     return (
         f"{event.pictures} pictures ({sizes}); {event.layers} layers, {event.parameters:,} numbers "
-        f"to train; steps {event.step + 1} to {event.steps}, {event.epochs:.1f} epochs; at most "
+        f"to train; {steps}, {event.epochs:.1f} epochs; at most "
         f"{event.peak / 1e9:.2f} of {event.device_memory / 1e9:.2f} GB"
     )

@@ -24,13 +24,15 @@ LIBRARIES = {"mflux": "mflux", "diffusers": "diffusers"}
 USES = {
     "mflux": (
         "bash",
-        'mflux-generate-z-image-turbo --model {name} --prompt "a red fox in the snow"',
+        'mflux-generate-z-image{turbo} --model {name} --prompt "a red fox in the snow"',
     ),
     "diffusers": (
         "python",
         "from diffusers import ZImagePipeline\n\n"
         'pipeline = ZImagePipeline.from_pretrained("{name}")\n'
-        'pipeline("a red fox in the snow").images[0].save("fox.png")',
+        "picture = pipeline(\n"
+        '    "a red fox in the snow", num_inference_steps={steps}, guidance_scale={guidance}\n'
+        ').images[0]\npicture.save("fox.png")',
     ),
 }
 USE = ("bash", 'pip install mlx-zimage\nmlx-zimage generate "a red fox in the snow" --model {name}')
@@ -58,7 +60,12 @@ def card(
     tags = [*programs, "z-image", "mlx-zimage"]
     about["tags"] = [*tags, *dict.fromkeys(entry for entry in bits if entry.endswith("-bit"))]
     return "\n".join(
-        [*_front_matter(about), *_text(manifest, base, forms, sizes, name), *_use(target, name), ""]
+        [
+            *_front_matter(about),
+            *_text(manifest, base, forms, sizes, name),
+            *_use(target, manifest["model"], name),
+            "",
+        ]
     )
 
 
@@ -111,8 +118,8 @@ def _text(
             f"{calibration['prompts']} prompts.",
             "",
         ]
-    if loras := [str(lora.get("source")) for lora in manifest.get("loras") or ()]:
-        lines += [f"Merged into the weights: {', '.join(f'`{lora}`' for lora in loras)}.", ""]
+    if loras := [_merged(lora) for lora in manifest.get("loras") or ()]:
+        lines += [f"Merged into the weights: {', '.join(loras)}.", ""]
     return [*lines, CLOSING, ""]
 
 
@@ -129,13 +136,21 @@ def record_errors(folder: Path, captions: float, velocity: float) -> None:
     write_json(folder / MANIFEST, manifest)
 
 
+def _merged(lora: Mapping[str, Any]) -> str:
+    scale = lora.get("scale")
+    at = f" at {scale:g}" if isinstance(scale, int | float) else ""
+    return f"`{lora.get('source')}`{at}"
+
+
 def _size(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
-def _use(target: str | None, name: str) -> list[str]:
+def _use(target: str | None, model: str, name: str) -> list[str]:
     language, code = USES.get(target or "", USE)
-    return ["## Use", "", f"```{language}", code.format(name=name), "```"]
+    turbo, steps, guidance = ("-turbo", 8, 0.0) if model == "turbo" else ("", 50, 4.0)
+    text = code.format(name=name, turbo=turbo, steps=steps, guidance=guidance)
+    return ["## Use", "", f"```{language}", text, "```"]
 
 
 def _terms(checkpoint: Checkpoint, base: str | None) -> dict[str, Any]:

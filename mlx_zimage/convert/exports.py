@@ -76,8 +76,10 @@ def _check_kinds(target: Target, name: str, kinds: Collection[Packing]) -> None:
     """Refuse packings of a component that the target does not know."""
     for kind in kinds:
         if kind.mode not in target.modes:
-            rule = f"the modes {_listed(target.modes)}" if target.modes else "16 or 32 bit alone"
-            raise RequestError(f"{target.name} loads {rule}, and the {name} is to be {kind.mode}")
+            raise RequestError(
+                f"{target.name} loads {_rule(target)}, and the {name} is to be in {_shown(kind)}; "
+                + ("quantize it in another way" if target.modes else "leave it unquantized")
+            )
         if kind != kind.plain:
             raise RequestError(
                 f"{target.name} knows no rotated or corrected layers, and the {name} is to have "
@@ -91,8 +93,20 @@ def _check_kinds(target: Target, name: str, kinds: Collection[Packing]) -> None:
     if len(kinds) > 1:
         raise RequestError(
             f"{target.name} takes one number of bits and one group size for all of a component, "
-            f"and the {name} is to have {len(kinds)} kinds"
+            f"and the {name} is to have {len(kinds)} kinds; quantize it in another way"
         )
+
+
+def _rule(target: Target) -> str:
+    """Return what a program loads."""
+    if not target.modes:
+        return "16 or 32 bit alone"
+    return _listed(["numbers of bits" if mode == "affine" else mode for mode in target.modes])
+
+
+def _shown(kind: Packing) -> str:
+    """Return how a person asks for a packing."""
+    return f"{kind.bits} bits" if kind.mode == "affine" else kind.mode
 
 
 def files_for(target: Target | None, component: str, packings: Packings) -> Files:

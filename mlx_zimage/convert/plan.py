@@ -75,12 +75,12 @@ class Conversion:
             raise RequestError(f"only must be one of {', '.join(COMPONENTS)}, not {only!r}")
         if mixed is not None:
             if quantize is not None:
-                raise RequestError("mixed chooses the bits itself; leave out quantize")
+                raise RequestError(f"quantize must be left out where mixed={mixed!r} chooses")
             quantize = MIXED_BITS
         is_calibrated = calibrate or mixed is not None
         if not is_calibrated and (rotate or prompts is not None):
             name = "rotate" if rotate else "prompts"
-            raise RequestError(f"{name} has an effect with calibrate or mixed alone")
+            raise RequestError(f"{name} has an effect only with calibrate=True or mixed='4.0'")
         values = _values(quantize, text_encoder, only)
         if calibrate and not any(value is not None for value in values.values()):
             raise RequestError("calibrate is for quantizing; say how many bits as well")

@@ -20,6 +20,11 @@ from ..weights.tensor import Packings, Tensors, stored
 
 def verify_checkpoint(folder: Path) -> Generator[str, None, None]:
     """Check hashes, shapes, recipe and every number. Yield each file and component that passes."""
+    if folder.is_dir() and not (folder / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{folder} has no {MANIFEST}, so convert has not written it; compare it with what was "
+            "published (--against)"
+        )
     manifest = read_json(folder / MANIFEST)
     files, recipe = manifest.get("files"), manifest.get("recipe")
     if not isinstance(files, dict) or not files:

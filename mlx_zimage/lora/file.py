@@ -20,6 +20,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 SUFFIXES = (".safetensors", *PICKLES)
 """Endings of files that people keep LoRAs in; pickles are listed with the reason against them."""
+RUN, ENCODED = "-training", "encoded"  # the ending of the folder that a run of `train` keeps
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,14 @@ def loras_in(folder: str | Path) -> list[Path]:
         raise LoraError(f"{path_text(place)} must be a folder of LoRAs, and is a file")
     adapters = {path.parent for path in files_of(place) if path.name == CONFIG}
     files = [path for path in files_of(place) if path.suffix.lower() in SUFFIXES]
-    return sorted({*adapters, *(path for path in files if not adapters.intersection(path.parents))})
+    runs = {parent for path in files for parent in path.parents if _is_run(parent)}
+    passed = adapters | runs
+    return sorted({*adapters, *(path for path in files if not passed.intersection(path.parents))})
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a folder is what `train` keeps beside a LoRA, which holds none itself."""
+    return folder.name.endswith(RUN) and (folder / ENCODED).is_dir()
 
 
 def _refuse_other_files(file: Path) -> None:
@@ -127,9 +135,9 @@ def _config_of(folder: Path) -> Path:
     config = folder / CONFIG
     if not config.is_file():
         files = sorted(file for file in folder.glob("*.safetensors") if file.name != WEIGHTS)
-        advice = f"name a file in it, such as {files[0].name}" if files else "its scale is there"
+        advice = f"a file in it, such as {files[0].name}" if files else "a .safetensors file"
         raise LoraError(
-            f"{path_text(folder)} must hold PEFT's {CONFIG}, which is missing; {advice}"
+            f"{path_text(folder)} must hold PEFT's {CONFIG}, which is missing; name {advice}"
         )
     return config
 

@@ -113,5 +113,5 @@ def _misshapen(group: Group, role: str, allowed: list[Shape]) -> LoraError:
     shapes = " or ".join(map(str, allowed))
     return group.error(
         f"has {group.tail(role)} of the shape {group.parts[role].shape}, which must be {shapes}; "
-        "the file is for a model of another size, or broken"
+        "the file is for a model of another size (--model names it), or broken"
     )

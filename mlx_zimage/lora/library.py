@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..checks import path_text, reason
+from ..checks import excerpt, path_text, reason
 from ..errors import DownloadError, LoraError
 from ..events import Downloaded
 from .source import Lora
@@ -47,6 +47,7 @@ class Library:
         remote = _on_hub(source)
         if remote is not None and (path := remote.cached()) is not None:
             return path
+        self._refuse_scale(str(source))
         near = "" if download else self._near(str(source))
         if remote is None or near:
             advice = near or (
@@ -91,6 +92,15 @@ class Library:
         for folder in self.folders:
             for path in loras_in(folder) if folder.is_dir() else ():
                 yield path.relative_to(folder).as_posix().removesuffix(ENDING)
+
+    def _refuse_scale(self, source: str) -> None:
+        """Raise where a LoRA that is here comes with a scale which is no number."""
+        name, colon, scale = source.rpartition(":")
+        if colon and name and self.find(name) is not None:
+            raise LoraError(
+                f"a LoRA's scale must be a number, as in {path_text(name)}:0.8, not "
+                f"{excerpt(scale)}"
+            )
 
     def _near(self, source: str) -> str:
         """Name LoRAs that are nearly called so, if there are any."""

@@ -46,7 +46,7 @@ class Store:
         if memory == "low" and not is_stored:
             raise RequestError(
                 "memory='low' reads each block from disk whenever it is used, so the checkpoint "
-                "must be stored as quantized: convert it first, and load it without quantize"
+                "must be stored as quantized: convert it, and load the folder that this writes"
             )
         dtypes = {n: stored.component.dtype(DTYPES[self.dtype]) for n, stored in components.items()}
         weights = {n: WeightBytes.of(components[n], dtypes[n], packings[n]) for n in components}

@@ -150,6 +150,10 @@ def check_room(options: Mapping[str, Sequence[Option]], room: int) -> None:
     most = sum(max(o.size for o in listed) for listed in options.values())
     if not least <= room <= most:
         raise RequestError(
-            f"mixed bits can take from {least / 1e9:.3g} to {most / 1e9:.3g} GB here for the "
-            f"quantized layers, not {max(room, 0) / 1e9:.3g} GB; ask for another size"
+            f"mixed bits can take from {_shown(least)} to {_shown(most)} here for the quantized "
+            f"layers, not {_shown(max(room, 0))}; ask for another size"
         )
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"

@@ -60,9 +60,10 @@ def find(images: Path, default_caption: str | None, area: int, multiple: int) ->
     missing = [file for file, text in captions.items() if text is None]
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        text = missing[0].with_suffix(".txt").name
         raise RequestError(
-            f"{path_text(missing[0])}{others} must have a caption: write it into "
-            f"{missing[0].with_suffix('.txt').name} beside the picture, or give a default caption"
+            f"{path_text(missing[0])}{others} must have a caption: write it into {text} beside "
+            "the picture, or give default_caption='TEXT'"
         )
     step = max(round(area**0.5 / BUCKETS / multiple), 1) * multiple
     return [

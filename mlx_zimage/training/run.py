@@ -83,13 +83,16 @@ def train(
 
 def _check_files(output: Path, state: Path, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
-        raise RequestError("resume goes on and overwrite begins anew; leave one out")
+        raise RequestError("resume=True goes on and overwrite=True begins anew; leave one out")
     if resume and not state.is_file():
-        raise RequestError(f"{path_text(state)} is missing, so there is no run to resume")
+        raise RequestError(
+            f"{path_text(state)} is missing, so there is no run to resume; begin without --resume"
+        )
     check_output(output, SUFFIX, overwrite=resume or overwrite or state.is_file())
     if state.is_file() and not (resume or overwrite):
         raise RequestError(
-            f"{path_text(state)} is the state of a run that was begun; resume it, or overwrite it"
+            f"{path_text(state)} is the state of a run that was begun; go on with it (--resume), "
+            "or begin anew (--overwrite)"
         )
 
 

@@ -21,6 +21,12 @@ from ..files import write_atomically
 from .optimizer import Arrays
 
 GROUPS = ("parameters", "first", "second")
+HASHED = {
+    "model": "the model is another one",
+    "adapter": "the adapter is another one",
+    "pictures": "the pictures or their captions are others",
+}
+"""The words for what a run knows by its hash alone."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,9 @@ class State:
         for name, value in about.items():
             if then.get(name) != value:
                 raise LoraError(
-                    f"a run can only be resumed as it began: {name} was "
-                    f"{_shown(then.get(name), value)}; set it so, or begin anew"
+                    f"a run can only be resumed as it began: "
+                    f"{_difference(name, then.get(name), value)}; go back to that, or begin anew "
+                    "(--overwrite)"
                 )
         groups: dict[str, Arrays] = {group: {} for group in GROUPS}
         losses = arrays.pop("losses")
@@ -89,9 +96,11 @@ class State:
         return cls(**groups, step=step, losses=tuple(losses.tolist()))
 
 
-def _shown(then: Any, now: Any) -> str:
+def _difference(name: str, then: Any, now: Any) -> str:
     """Return what differs, of two values or of two tables of options."""
     if isinstance(then, dict) and isinstance(now, dict):
-        name = next(n for n in {**now, **then} if then.get(n) != now.get(n))
-        return f"{name} {then.get(name)!r}, and is {now.get(name)!r}"
-    return f"{then!r}, and is {now!r}"
+        names = [option for option in {**now, **then} if then.get(option) != now.get(option)]
+        return ", ".join(_difference(option, then.get(option), now.get(option)) for option in names)
+    if name in HASHED:
+        return HASHED[name]
+    return f"{name} was {then!r} and is {now!r}"

@@ -63,6 +63,10 @@ def test_a_folder(run: Run) -> None:
     write(folder / "deep" / "good.safetensors", pair(MODULE, rows=3840, columns=3840), ABOUT)
     write(folder / "small.safetensors", pair(MODULE))
     (folder / "old.pt").write_bytes(b"")
+    encoded = folder / "small-training" / "encoded"  # what `train` keeps beside its LoRA
+    encoded.mkdir(parents=True)
+    write(encoded / "picture.safetensors", pair(MODULE))
+    write(encoded.with_name("state.safetensors"), pair(MODULE))
     done = run("loras", "loras")
     assert (done.status, done.err) == (0, "")
     good, old, small = done.out.splitlines()

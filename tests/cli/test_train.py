@@ -22,7 +22,7 @@ def test_a_run_is_estimated_begun_and_resumed(run: Run, here: Path, small: str) 
     assert kinds[0] == "trainingstarted" and kinds[-3:] == ["trainingstep"] * 2 + ["trained"]
     assert done.events[-2]["saved"][0] == "a.safetensors" and (here / "a.safetensors").is_file()
     done = run(*model, *FEW)
-    assert done.status == 1 and done.error.endswith("resume it, or overwrite it")
+    assert done.status == 1 and done.error.endswith("or begin anew (--overwrite)")
     done = run(*model, *FEW, "--resume", "--quiet")
     assert (done.status, done.out, done.err) == (0, "a.safetensors\n", "")
 

@@ -27,6 +27,15 @@ from mlx_zimage.cli.words import in_options
             "a.png exists already; name another file, or pass overwrite=True",
             "a.png exists already; name another file, or pass --overwrite",
         ),
+        ("learning_rate must be a number", "--learning-rate must be a number"),
+        (
+            "resume=True goes on and overwrite=True begins anew",
+            "--resume goes on and --overwrite begins anew",
+        ),
+        (
+            "quantize must be left out where mixed='3.5' chooses",
+            "--q must be left out where --mixed 3.5 chooses",
+        ),
         ("make room, or pass keep_copy=False", "make room, or pass --no-cache"),
         # What is quoted, or part of a path, stays as it is.
         ("noise must be mlx, not 'cfg_truncation'", "--noise must be mlx, not 'cfg_truncation'"),

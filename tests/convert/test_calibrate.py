@@ -176,8 +176,8 @@ def test_mixed_bits_reach_their_size(source: Path, prompts: Path, tmp_path: Path
     ("options", "message"),
     [
         ({"calibrate": True}, "calibrate is for quantizing; say how many bits"),
-        ({"quantize": 4, "rotate": True}, "rotate has an effect with calibrate or mixed alone"),
-        ({"quantize": 4, "mixed": "3.5"}, "mixed chooses the bits itself; leave out quantize"),
+        ({"quantize": 4, "rotate": True}, "rotate has an effect only with calibrate=True or mixed"),
+        ({"quantize": 4, "mixed": "3.5"}, "quantize must be left out where mixed='3.5' chooses"),
         ({"mixed": "much"}, "mixed must be a mean number of bits, as 3.5, or a size, as 3GB"),
         ({"mixed": "0"}, "mixed must be"),
         ({"mixed": "1.5"}, "mixed bits can take from"),

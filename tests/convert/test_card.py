@@ -117,7 +117,27 @@ def test_what_was_measured(turbo: Path, tmp_path: Path) -> None:
 
 def test_how_it_was_made(turbo: Path) -> None:
     conversion = Conversion.plan(turbo, quantize=4)
-    made = {**MANIFEST, "calibration": {"prompts": 32}, "loras": [{"source": "style"}]}
+    made = {
+        **MANIFEST,
+        "calibration": {"prompts": 32},
+        "loras": [{"source": "style", "scale": 0.8}],
+    }
     text = card(conversion.checkpoint, made, conversion.packings, {"vae": 1}, "yes: [no]")
-    assert "over 32 prompts" in text and "Merged into the weights: `style`." in text
+    assert "over 32 prompts" in text and "Merged into the weights: `style` at 0.8." in text
     assert ModelCard(text).data.pipeline_tag == "text-to-image"
+
+
+@pytest.mark.parametrize(
+    ("target", "model", "use"),
+    [
+        ("diffusers", "turbo", "num_inference_steps=8, guidance_scale=0.0"),
+        ("diffusers", "base", "num_inference_steps=50, guidance_scale=4.0"),
+        ("mflux", "turbo", "mflux-generate-z-image-turbo --model x "),
+        ("mflux", "base", "mflux-generate-z-image --model x "),
+    ],
+)
+def test_the_use_fits_the_model(target: str, model: str, use: str) -> None:
+    """Programs' defaults are those of Base, with which Turbo draws poorly."""
+    conversion = Conversion.plan(DEMO)
+    about = {**MANIFEST, "model": model, "target": target}
+    assert use in card(conversion.checkpoint, about, conversion.packings, {"vae": 1}, "x")

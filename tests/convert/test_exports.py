@@ -162,7 +162,10 @@ def test_diffusers_gets_no_quantized_layers(source: Path, tmp_path: Path) -> Non
     ("options", "message"),
     [
         ({"target": "comfyui"}, "for mlx-vlm, mflux or diffusers, not for 'comfyui'"),
-        ({"target": "mflux", "quantize": "mxfp4"}, "mflux loads the modes affine"),
+        (
+            {"target": "mflux", "quantize": "mxfp4"},
+            "mflux loads numbers of bits, and the [a-z_]+ is to be in mxfp4",
+        ),
         ({"target": "mflux", "quantize": 4, "group_size": 32}, "mflux packs in groups of 64"),
         ({"target": "diffusers", "quantize": 4}, "diffusers loads 16 or 32 bit alone"),
         ({"target": "mflux", "only": "vae"}, "mflux needs all components; leave out only='vae'"),

@@ -69,6 +69,14 @@ def test_texts_are_read_as_sources_and_scales(tmp_path: Path) -> None:
             Lora.parse(wrong)
 
 
+def test_a_scale_that_is_no_number(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    file.touch()
+    for wrong, scale in ((f"{file}:abc", "abc"), (f"{file}:", "")):
+        with pytest.raises(LoraError, match=f"a LoRA's scale must be a number.*not '{scale}'"):
+            _find(Lora.parse(wrong).source)
+
+
 def test_names_in_folders(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("watercolour", "watercolour.safetensors"):

@@ -242,7 +242,7 @@ def test_the_file_in_a_folder_is_the_folder(tmp_path: Path) -> None:
     assert change.form.scale == 4
     (place / "adapter_config.json").unlink()
     assert "whose adapter_config.json has its scale and is missing" in refusal(file)
-    assert "adapter_config.json, which is missing; its scale is there" in refusal(place)
+    assert "adapter_config.json, which is missing; name a .safetensors file" in refusal(place)
 
 
 def test_pickles_and_other_files(tmp_path: Path) -> None:

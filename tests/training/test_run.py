@@ -114,17 +114,17 @@ def test_what_changes_the_weights_may_not_change_in_a_run(
 ) -> None:
     out = tmp_path / "a.safetensors"
     small_run(pictures, out, stop=1)
-    with pytest.raises(RequestError, match="resume it, or overwrite it"):
+    with pytest.raises(RequestError, match="or begin anew"):
         small_run(pictures, out)
     for change, message in (
-        ({"learning_rate": 0.5}, "options was learning_rate 0.01, and is 0.5"),
-        ({"model": checkpoint("small")}, "model was"),
-        ({"quantize": 8, "model": checkpoint("even")}, "model was"),
+        ({"learning_rate": 0.5}, "it began: learning_rate was 0.01 and is 0.5; go back"),
+        ({"model": checkpoint("small")}, "the model is another one"),
+        ({"quantize": 8, "model": checkpoint("even")}, "the model is another one"),
     ):
         with pytest.raises(LoraError, match=message):
             small_run(pictures, out, resume=True, **change)
     other = write_pictures(tmp_path / "other", SIZES[:2])
-    with pytest.raises(LoraError, match="pictures was"):
+    with pytest.raises(LoraError, match="the pictures or their captions are others"):
         small_run(other, out, resume=True)
     small_run(pictures, out, resume=True, save_every=2)
     with pytest.raises(RequestError, match="no run to resume"):
