@@ -1,8 +1,8 @@
 """Latents and captions of a training run, computed once and kept on disk.
 
 Each is a file named by what it depends on: the picture's bytes or the text, the size, the model's
-weights and the type computed in. The same pictures train another file without being encoded again,
-and the VAE and the text encoder are dropped before training begins.
+weights and the type computed in. A run that is resumed, or begins anew for the same file, encodes
+nothing again, and the VAE and the text encoder are dropped before training begins.
 """
 
 import hashlib

@@ -4,8 +4,9 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,18 @@ def test_other_components_that_are_not_there(run: Run, here: Path) -> None:
         done = run("convert", "demo", "out", "--with", path)
         assert done.status in (1, 2) and path in done.error
     assert os.listdir(here) == ["empty"]
+
+
+def test_ctrl_c_while_calibrating(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("mlx_zimage.cli.convert.convert_checkpoint", interrupted)
+    for options, words in ((["--calibrate"], "the same command goes on"), ([], "")):
+        done = run("convert", "demo", "out", "--q", "8", *options)
+        assert done.status == 130 and words in done.err
+        assert ("goes on" in done.err) == bool(words)
 
 
 def test_force_deletes_nothing_that_is_not_ours(run: Run, here: Path, small: str) -> None:

@@ -11,6 +11,8 @@ from PIL import Image
 from mlx_zimage import Request, ZImage, read_metadata
 from tests.checkpoint.broken import copy, shards
 from tests.cli.conftest import Run
+from tests.lora.handmade import pair
+from tests.lora.stored import write
 from tests.measures import differing_pixels
 
 QUICK = ("--size", "32", "--steps", "2")
@@ -324,3 +326,7 @@ def test_a_prompt_without_a_word_that_the_demo_knows(run: Run, here: Path) -> No
     (event,) = [e for e in run(*quick, "--json", "a red fox").events if e["event"] == "hint"]
     assert event["example"] == "a red circle on a blue background"
     assert run(*quick, "a red star").err == ""
+    module = "diffusion_model.layers.0.attention.to_q"
+    write(Path("fox.safetensors"), pair(module, rows=192, columns=192))
+    done = run(*quick, "a red fox", "--lora", "fox.safetensors")  # which may teach it a fox
+    assert done.status == 0 and done.err.startswith("LoRA fox") and done.err.count("\n") == 1
