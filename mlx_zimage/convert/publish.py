@@ -15,6 +15,7 @@ from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.family import MANIFEST, family_of
+from ..checks import reason
 from ..errors import CheckpointError, RequestError
 from ..events import Calibrated, Written
 from ..files import digest, read_json, write_json
@@ -66,7 +67,7 @@ def convert_checkpoint(
             if conversion.calibration is not None:
                 remove(out)
     except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error}") from error
+        raise CheckpointError(f"cannot write {out}: {reason(error)}") from error
 
 
 def _write_component(conversion: Conversion, name: str, work: Path) -> Iterator[Written]:

@@ -350,7 +350,7 @@ def test_a_disk_that_fills_up(source: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == f"error: cannot write {out}: [Errno 27] File too large"
+    assert done.stderr.splitlines()[-1] == f"error: cannot write {out}: File too large"
     assert (out / MANIFEST).read_bytes() == before and os.listdir(tmp_path) == ["out"]
     [*verify_checkpoint(out)]
 
