@@ -26,7 +26,7 @@ from .progress import Reporter, reporter
 
 HINT = (
     "--calibrate would halve the error of these weights; for the full model it takes about "
-    "10 minutes on a Max and 30 on a base chip, by calculation"
+    "10 minutes on an M-series Max and 30 on a base chip, by calculation"
 )
 Source = Annotated[
     str, typer.Argument(help=f"{o.MODELS}.", metavar="SOURCE", rich_help_panel="Files")
