@@ -137,7 +137,8 @@ def peak(conversion: Conversion) -> int:
     adding = block + sums + longest * (4 * config.dim + 3 * config.hidden_dim) * itemsize
     if device.kind() != "cpu":
         adding += widest  # a GPU adds to H in new memory
-    factorizing = 3 * widest + max(_packed(conversion, calibration).values(), default=0)
+    # H, half of it in float64, the factor, and pieces with freed memory that malloc still has
+    factorizing = 4 * widest + max(_packed(conversion, calibration).values(), default=0)
     return PROCESS + inputs + max(adding, factorizing)
 
 
@@ -255,6 +256,8 @@ class _Job:
                     recording, mine, partial(self._weight, name, prefix), self._dtype
                 )
                 _save(file, {f"{prefix}{key}": array for key, array in arrays.items()})
+                del recording, arrays
+                device.give_back()
             if mine:
                 done += 1
                 yield Calibrated(name, "calibrating", done, total)

@@ -17,7 +17,7 @@ from ..weights.packing import Packing, words
 from .affine import search
 
 DAMPING = 0.01  # of the mean of H's diagonal, added to it
-PIECE = 512  # rows or columns of H that are copied at once
+PIECE = 1024  # rows or columns of H that are worked on at once
 LEAF = 16  # columns that are rounded one by one; larger pieces exchange errors by one product
 
 
@@ -31,30 +31,48 @@ class Factor:
 
     @classmethod
     def of(cls, hessian: np.ndarray) -> "Factor":
-        """Factorize H (width, width) float32. Where it is singular, the damping grows.
-
-        H is sorted in its own memory, and back: the widest takes 0.4 GB, and NumPy two more.
-        """
-        diagonal = np.diagonal(hessian).copy()
+        """Factorize H (width, width) float32. Where it is singular, the damping grows."""
+        diagonal = np.diagonal(hessian)
         mean = float(diagonal.mean()) or 1.0
         order = np.argsort(diagonal, kind="stable")
-        _sort(hessian, order)
         damping = DAMPING
-        while True:
-            hessian[np.diag_indices(len(order))] = diagonal[order] + damping * mean
-            try:
-                lower = np.linalg.cholesky(hessian)
-            except np.linalg.LinAlgError:
-                lower = np.full((1, 1), np.nan, np.float32)
-            if np.isfinite([lower.min(), lower.max()]).all():  # either is nan if any number is
-                break
-            del lower
+        while (panels := _cholesky(hessian, order, damping * mean)) is None:
             damping *= 10
-        hessian[np.diag_indices(len(order))] = diagonal[order]
-        _sort(hessian, np.argsort(order))
-        pivots = np.diagonal(lower).copy()
-        lower /= pivots
+        lower = np.zeros(hessian.shape, np.float32)
+        pivots = np.empty(len(order), np.float32)
+        for some in _pieces(len(order)):
+            panel = panels.pop(0).astype(np.float32)
+            pivots[some] = np.diagonal(panel)
+            lower[some.start :, some] = panel / pivots[some]
         return cls(order, lower, pivots**2)
+
+
+def _cholesky(hessian: np.ndarray, order: np.ndarray, added: float) -> list[np.ndarray] | None:
+    """Return panels of the factor's columns, from the diagonal down; None where H is singular.
+
+    NumPy's own would hold H in float64 three times, 2.5 GB for the widest; the panels are half of
+    one.
+    """
+    panels: list[np.ndarray] = []
+    diagonal = np.diagonal(hessian)[order] + np.float32(added)
+    for some in _pieces(len(order)):
+        start, columns = some.start, order[some]
+        panel = hessian[np.ix_(order[start:], columns)].astype(np.float64)
+        size = len(columns)
+        panel[np.diag_indices(size)] = diagonal[some]
+        for before, earlier in zip(_pieces(start), panels, strict=True):
+            known = earlier[start - before.start :]
+            panel -= known @ known[:size].T
+        try:
+            top = np.linalg.cholesky(panel[:size])
+            panel[size:] = panel[size:] @ np.linalg.inv(top).T
+        except np.linalg.LinAlgError:
+            return None
+        panel[:size] = top
+        if not np.isfinite([panel.min(), panel.max()]).all():  # either is nan if any number is
+            return None
+        panels.append(panel)
+    return panels
 
 
 def rotated(hessian: np.ndarray, rotation: str) -> np.ndarray:
@@ -67,14 +85,6 @@ def rotated(hessian: np.ndarray, rotation: str) -> np.ndarray:
     for some in _pieces(len(hessian)):
         turned[:, some] = np.array(rotate(mx.array(turned[:, some].T), rotation)).T
     return turned.T
-
-
-def _sort(matrix: np.ndarray, order: np.ndarray) -> None:
-    """Put rows and columns in another order, in the matrix's memory."""
-    for some in _pieces(len(order)):
-        matrix[some] = matrix[some][:, order]
-    for some in _pieces(len(order)):
-        matrix[:, some] = matrix[:, some][order]
 
 
 def _pieces(width: int) -> list[slice]:
@@ -93,8 +103,9 @@ def calibrate(
     del array
     lines = [np.array(value.astype(mx.float32).T) for value in (scales, biases)]
     groups = factor.order // packing.group_size
-    levels, error = _round(columns, factor, groups, lines, 2**packing.bits - 1)
-    del columns
+    rounding = _Rounding(columns, factor, groups, lines, 2**packing.bits - 1)
+    levels, error = rounding.levels, rounding.error
+    del columns, rounding
     restored = np.empty_like(levels)
     restored[factor.order] = levels
     packed = words(mx.array(restored.T).astype(mx.uint32), packing.bits)
@@ -103,39 +114,46 @@ def calibrate(
     return arrays, error
 
 
-def _round(
-    columns: np.ndarray,
-    factor: Factor,
-    groups: np.ndarray,
-    lines: list[np.ndarray],
-    top: int,
-) -> tuple[np.ndarray, float]:
-    """Return the level of each weight (width, rows), the last column first, and the error."""
-    scales, biases = lines  # (groups, rows)
-    aims = columns.copy()  # what each column should be; once it is rounded, its error
-    levels = np.empty(columns.shape, np.uint8)
-    error = 0.0
+class _Rounding:
+    """The levels of a matrix, its last column first, and the error.
 
-    def one(k: int) -> None:
-        nonlocal error
-        scale, bias = scales[groups[k]], biases[groups[k]]
-        nearest = np.clip(np.rint((aims[k] - bias) / scale), 0, top)
-        levels[k] = nearest
+    Not a function that calls itself in a function: that is a cycle, which keeps all arrays until
+    Python's collector runs.
+    """
+
+    def __init__(
+        self,
+        columns: np.ndarray,  # (width, rows)
+        factor: Factor,
+        groups: np.ndarray,
+        lines: list[np.ndarray],
+        top: int,
+    ):
+        self._columns, self._factor, self._groups, self._top = columns, factor, groups, top
+        self._scales, self._biases = lines  # (groups, rows)
+        self._aims = columns.copy()  # what each column should be; once it is rounded, its error
+        self.levels = np.empty(columns.shape, np.uint8)
+        self.error = 0.0
+        self._several(0, len(columns))
+
+    def _one(self, k: int) -> None:
+        scale, bias = self._scales[self._groups[k]], self._biases[self._groups[k]]
+        nearest = np.clip(np.rint((self._aims[k] - bias) / scale), 0, self._top)
+        self.levels[k] = nearest
         value = nearest * scale + bias
-        error += float(factor.weights[k]) * float(np.square(aims[k] - value).sum())
-        aims[k] = columns[k] - value
+        squares = float(np.square(self._aims[k] - value).sum())
+        self.error += float(self._factor.weights[k]) * squares
+        self._aims[k] = self._columns[k] - value
 
-    def several(start: int, stop: int) -> None:
+    def _several(self, start: int, stop: int) -> None:
+        aims, lower = self._aims, self._factor.lower
         if stop - start <= LEAF:
             for k in range(stop - 1, start - 1, -1):
                 if k + 1 < stop:
-                    aims[k] += factor.lower[k + 1 : stop, k] @ aims[k + 1 : stop]
-                one(k)
+                    aims[k] += lower[k + 1 : stop, k] @ aims[k + 1 : stop]
+                self._one(k)
             return
         middle = (start + stop) // 2
-        several(middle, stop)
-        aims[start:middle] += factor.lower[middle:stop, start:middle].T @ aims[middle:stop]
-        several(start, middle)
-
-    several(0, len(columns))
-    return levels, error
+        self._several(middle, stop)
+        aims[start:middle] += lower[middle:stop, start:middle].T @ aims[middle:stop]
+        self._several(start, middle)
