@@ -6,8 +6,9 @@
 
 `draw` paints scenes with a diamond, and some without, so that the old shapes stay. `score` asks for
 held-out scenes of either kind, by prompts in words of their own; docs/train.md says what came of
-it. Letters and digits, which the demo knows less well, are not asked for beside a diamond. A new
-colour cannot be taught: the demo's VAE knows eight, and decodes any other to one of them.
+it. Letters and digits, which the demo knows less well, are not asked for beside a diamond, and
+pairs are named in the order that the bundled weights know. A new colour cannot be taught: the
+demo's VAE knows eight, and decodes any other to one of them.
 """
 
 import argparse
@@ -19,27 +20,29 @@ from pathlib import Path
 
 from mlx_zimage import ZImage
 
-from .train_demo import evaluate, reading, scenes
+from .train_demo import captions, evaluate, reading, scenes
 from .train_demo.captions import english
 from .train_demo.scenes import Scene, paint, random_scene
 
 SHAPE = "diamond"
 OUTLINE = [(0.0, -1.0), (0.72, 0.0), (0.0, 1.0), (-0.72, 0.0)]
-NEW, OLD = 200, 100  # pictures to train on
+NEW, OLD = 200, 300  # pictures to train on
 SIDE = 128
 
 
 @contextmanager
 def new_shape() -> Iterator[None]:
-    """Let the new shape be painted and read."""
-    known = scenes.SHAPES
+    """Let the new shape be painted and read, and pairs be named from their first thing."""
+    known, wordings = scenes.SHAPES, (captions.REVERSED, captions.BESIDE)
     scenes.OUTLINES[SHAPE] = lambda: OUTLINE
     vars(reading)["SHAPES"] = (*known, SHAPE)
+    vars(captions).update(REVERSED=0.0, BESIDE=0.0)
     try:
         yield
     finally:
         del scenes.OUTLINES[SHAPE]
         vars(reading)["SHAPES"] = known
+        vars(captions).update(REVERSED=wordings[0], BESIDE=wordings[1])
 
 
 def new_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
