@@ -66,7 +66,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     for cls, name in (
         (ZImageTransformer, "__call__"),
         (ZImageTransformer, "prepare"),
-        (ZImageTransformer, "_rope"),
+        (ZImageTransformer, "rope"),
         (TextEncoder, "__call__"),
         (Block, "__call__"),
         (Block, "modulate"),
@@ -169,7 +169,7 @@ def test_as_many_forwards_as_steps(model: ZImage, calls: dict[str, int], steps: 
     assert calls["ZImageTransformer.prepare"] == 1
     assert calls["TextEncoder.__call__"] == 1
     # Tables for the caption's refiner, the image and the joint sequence: once a request.
-    assert calls["ZImageTransformer._rope"] == 3
+    assert calls["ZImageTransformer.rope"] == 3
     # 2 context refiner blocks once; 2 noise refiner blocks and 3 layers each step.
     assert calls["Block.__call__"] == 2 + 5 * steps
     # Scales and gates for all steps at once.

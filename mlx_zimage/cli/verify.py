@@ -23,7 +23,10 @@ Against = Annotated[
 
 def verify(
     folder: Annotated[
-        str, typer.Argument(help="A folder that convert wrote; with --against, any model.")
+        str,
+        typer.Argument(
+            help="A folder that convert wrote; with --against, any model.", metavar="FOLDER"
+        ),
     ],
     against: Against = None,
     save: Annotated[

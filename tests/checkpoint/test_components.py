@@ -155,6 +155,7 @@ def test_converted(folder: Path, tmp_path: Path, quantize: int | None) -> None:
     alone = Conversion.plan(folder, only="sharpener")
     list(convert_checkpoint(alone, tmp_path / "alone"))
     assert [path.name for path in sorted((tmp_path / "alone").iterdir())] == [
+        "README.md",
         "mlx_zimage.json",
         "sharpener",
     ]

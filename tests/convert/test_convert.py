@@ -568,7 +568,7 @@ def test_a_file_that_the_manifest_does_not_list(source: Path, tmp_path: Path) ->
 
 
 def test_verify_needs_a_manifest(source: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"{MANIFEST} is missing"):
+    with pytest.raises(CheckpointError, match=f"has no {MANIFEST}, so convert has not written it"):
         list(verify_checkpoint(source))
 
 

@@ -192,7 +192,8 @@ def test_mixed_jobs(checkpoint: Load, memory: Any) -> None:
         assert np.array_equal(pixels(result), pixels(single))
 
 
-@pytest.mark.parametrize("memory", [pytest.param("resident", marks=pytest.mark.slow), "staged"])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["resident", "staged"])
 def test_the_estimate_counts_the_encoder(checkpoint: Load, memory: str) -> None:
     """Measured on a CPU: 0.97 to 1.06 of the estimate."""
     opened = Checkpoint.open(checkpoint("demo"))
