@@ -14,6 +14,7 @@ from mlx_zimage import CheckpointError, RequestError, ZImage
 from mlx_zimage.checkpoint.checkpoint import Checkpoint
 from mlx_zimage.hub.locate import DEMO
 from tests.measures import cosine
+from tools.train_demo.captions import in_order
 from tools.train_demo.evaluate import evaluate, held_out, round_trip
 from tools.train_demo.reading import read, score
 from tools.train_demo.scenes import Scene, Thing, paint, random_scene
@@ -110,7 +111,8 @@ def test_held_out_scenes() -> None:
 
     Another backend's rounding may turn a picture or two: 5 points of 30 scenes.
     """
-    tally = evaluate(model(), held_out(30, seed=11))
+    with in_order():
+        tally = evaluate(model(), held_out(30, seed=11))
     print({question: f"{tally.share(question):.0%}" for question in tally.asked})
     measured = {
         "background": 1,

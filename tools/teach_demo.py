@@ -20,8 +20,8 @@ from pathlib import Path
 
 from mlx_zimage import ZImage
 
-from .train_demo import captions, evaluate, reading, scenes
-from .train_demo.captions import english
+from .train_demo import evaluate, reading, scenes
+from .train_demo.captions import english, in_order
 from .train_demo.scenes import Scene, paint, random_scene
 
 SHAPE = "diamond"
@@ -33,16 +33,15 @@ SIDE = 128
 @contextmanager
 def new_shape() -> Iterator[None]:
     """Let the new shape be painted and read, and pairs be named from their first thing."""
-    known, wordings = scenes.SHAPES, (captions.REVERSED, captions.BESIDE)
+    known = scenes.SHAPES
     scenes.OUTLINES[SHAPE] = lambda: OUTLINE
     vars(reading)["SHAPES"] = (*known, SHAPE)
-    vars(captions).update(REVERSED=0.0, BESIDE=0.0)
     try:
-        yield
+        with in_order():
+            yield
     finally:
         del scenes.OUTLINES[SHAPE]
         vars(reading)["SHAPES"] = known
-        vars(captions).update(REVERSED=wordings[0], BESIDE=wordings[1])
 
 
 def new_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
