@@ -15,7 +15,7 @@ from ..safetensors import Entry, read_metadata
 MARK = ".comfy_quant"
 METADATA = "_quantization_metadata"
 PREFIXES = ("", "model.diffusion_model.", "diffusion_model.")
-"""What a layer's keys may begin with where its name in the metadata does not."""
+"""Beginnings of a layer's keys that its name in the metadata may lack."""
 LONGEST = 4096  # bytes of a mark
 
 

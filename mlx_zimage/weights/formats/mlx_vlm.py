@@ -20,7 +20,7 @@ QUANTIZATION = {
     "quantization_group_size": "group_size",
     "quantization_mode": "mode",
 }
-"""What the metadata says, and what a config's block calls it."""
+"""The metadata's words, and the words of a config's block for them."""
 
 
 def vlm_metadata(folder: Path) -> Mapping[str, Any] | None:
