@@ -10,7 +10,9 @@ from .checkpoint.checkpoint import Checkpoint
 from .errors import CheckpointError
 from .files import read_json
 from .generation.plan import Planner
+from .generation.sampling import samplers_for
 from .memory.store import Store
+from .sampling.schedule import SCHEDULES
 from .version import __version__
 
 VOCABULARY = "vocabulary.json"
@@ -66,6 +68,8 @@ class Capabilities:
     device_memory: int  # bytes
     loras: tuple[str, ...] = ()  # those that act, as FILE:SCALE
     vocabulary: Vocabulary | None = None  # None: it draws anything
+    samplers: tuple[str, ...] = ()  # that it can be drawn with, the default first
+    schedules: tuple[str, ...] = ()  # by name, beside the checkpoint's own
 
 
 def capabilities(
@@ -89,6 +93,8 @@ def capabilities(
         device_memory=device.memory(),
         loras=tuple(f"{lora.source}:{lora.scale:g}" for lora in store.loras.applied),
         vocabulary=Vocabulary.read(checkpoint.home / VOCABULARY),
+        samplers=samplers_for(checkpoint),
+        schedules=SCHEDULES,
     )
 
 

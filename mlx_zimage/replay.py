@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .checks import excerpt, path_text
 from .errors import LoraError, RequestError
-from .images.files import read_foreign_metadata, read_metadata
+from .images.files import picture_text, read_foreign_metadata, read_metadata
 from .lora.library import Library
 from .lora.source import Lora
 from .request import Request
@@ -94,8 +94,8 @@ def _loras(metadata: Mapping[str, Any]) -> Iterator[tuple[Lora, str]]:
                 yield Lora(entry["source"], entry.get("scale", 1.0)), str(entry.get("sha256"))
 
 
-def replay(path: str | Path, **changes: Any) -> Replay:
-    """Read the request of a picture; `changes` replace its fields.
+def replay(path: str | Path | BinaryIO, **changes: Any) -> Replay:
+    """Read the request of a picture, a file or an open one; `changes` replace its fields.
 
     Stored fields that cannot act beside the changes are left out: initial latents beside a new
     seed, or a negative prompt where guidance is turned off.
@@ -113,11 +113,11 @@ def replay(path: str | Path, **changes: Any) -> Replay:
         return Replay(_request(path, {**fields, **changes}), unread=tuple(unread))
     stored = metadata.get("request")
     if not isinstance(stored, Mapping):
-        raise RequestError(f"{path_text(Path(path))} holds no request in its metadata")
+        raise RequestError(f"{picture_text(path)} holds no request in its metadata")
     index = metadata.get("index", 0)
     request = _request(path, stored)
     if type(index) is not int or not 0 <= index < request.count:
-        raise RequestError(f"{path_text(Path(path))} has the index {excerpt(index)}")
+        raise RequestError(f"{picture_text(path)} has the index {excerpt(index)}")
     return Replay(_changed(request, changes) if changes else request, index, metadata)
 
 
@@ -130,8 +130,8 @@ def _changed(request: Request, changes: Mapping[str, Any]) -> Request:
     return request.replace(**{**dict.fromkeys(given_way), **changes})
 
 
-def _request(path: str | Path, fields: Mapping[str, Any]) -> Request:
+def _request(path: str | Path | BinaryIO, fields: Mapping[str, Any]) -> Request:
     try:
         return Request.from_dict(fields)
     except RequestError as error:
-        raise RequestError(f"{path_text(Path(path))}: {error}") from error
+        raise RequestError(f"{picture_text(path)}: {error}") from error

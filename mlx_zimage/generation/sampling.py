@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..checkpoint.checkpoint import Checkpoint
 from ..checks import excerpt
 from ..errors import RequestError
 from ..request import DRAWING_SAMPLERS, Request
@@ -28,6 +29,12 @@ NOISY_SAMPLERS: dict[str, Callable[[NoiseStream], Sampler]] = {
 """The samplers that draw fresh noise, from a stream that is not the first noise's."""
 assert {*NOISY_SAMPLERS} == {*DRAWING_SAMPLERS}
 NAMES = (EULER, "euler_ancestral", "res_multistep", "dpmpp_2m", TWINFLOW)
+
+
+def samplers_for(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the names of the samplers for a checkpoint, its default first."""
+    others = tuple(name for name in NAMES if name != TWINFLOW)
+    return (TWINFLOW, *others) if checkpoint.transformer.has_target_time else others
 
 
 class SamplingFeature:

@@ -19,7 +19,7 @@ from .. import checks
 from ..checks import path_text, reason
 from ..errors import RequestError
 from ..files import check_output, write_atomically
-from .parameters import read_parameters, write_parameters
+from .parameters import LONGEST, read_parameters, write_parameters
 
 KEY = "mlx_zimage"
 """The name of PNG's text chunk, and of the JSON object's only key in JPEG and WebP."""
@@ -61,42 +61,49 @@ def save_png(
     _save(image, checks.path("the output", path), metadata, _write_png, overwrite)
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
+def read_metadata(path: str | Path | BinaryIO) -> dict[str, Any]:
     """Return the metadata of a file that `save_picture` or `save_png` wrote.
 
-    `Request.from_dict` takes its "request".
+    `Request.from_dict` takes its "request". An open file is read from its beginning.
     """
-    path = checks.path("the picture", path)
     data = _read(path, lambda image: READERS.get(image.format or "", _nothing)(image))
     if not isinstance(data, dict):
         raise RequestError(
-            f"{path_text(path)} holds no request: it was not written by mlx_zimage, or another "
+            f"{picture_text(path)} holds no request: it was not written by mlx_zimage, or another "
             "program has removed it"
         )
     return data
 
 
-def read_foreign_metadata(path: str | Path) -> tuple[dict[str, Any], list[str]] | None:
+def picture_text(path: str | Path | BinaryIO) -> str:
+    """Return how messages name a picture's file."""
+    return path_text(path) if isinstance(path, str | Path) else "the picture"
+
+
+def read_foreign_metadata(path: str | Path | BinaryIO) -> tuple[dict[str, Any], list[str]] | None:
     """Return the request's fields that another program's `parameters` text holds, and the rest.
 
     The rest are settings that have no equivalent here. None: the picture holds no such text.
     """
-    text = _read(checks.path("the picture", path), _foreign_parameters)
+    text = _read(path, _foreign_parameters)
     return None if text is None else read_parameters(text)
 
 
-def _read(path: Path, read: Callable[[Any], Any]) -> Any:
+def _read(path: str | Path | BinaryIO, read: Callable[[Any], Any]) -> Any:
     """Open a picture and read from it; every failure is a RequestError."""
+    if not hasattr(path, "seek"):
+        path = checks.path("the picture", path)
+    name = picture_text(path)
     try:
+        if not isinstance(path, Path):
+            path.seek(0)
         with Image.open(path) as image:
             return read(image)
     except OSError as error:
         why = reason(error) if error.strerror else "it is damaged, or of an unknown format"
-        raise RequestError(f"{path_text(path)} cannot be read as a picture: {why}") from error
+        raise RequestError(f"{name} cannot be read as a picture: {why}") from error
     except Exception as error:  # Pillow raises errors of many kinds for a damaged file
-        raise RequestError(
-            f"{path_text(path)} cannot be read as a picture: {reason(error)}"
-        ) from error
+        raise RequestError(f"{name} cannot be read as a picture: {reason(error)}") from error
 
 
 def _save(
@@ -166,8 +173,16 @@ def _parameters(data: Any) -> str:
 
 
 def _read_png(image: Any) -> Any:
-    text = image.text.get(KEY)
+    text = _png_text(image, KEY)
     return None if text is None else json.loads(text)
+
+
+def _png_text(image: Any, name: str) -> str | None:
+    """Return a text of a PNG file; pixels are decoded only where it may stand behind them."""
+    text = image.info.get(name)
+    if text is None:
+        text = image.text.get(name)
+    return text if isinstance(text, str) else None
 
 
 def _read_jpeg(image: Any) -> Any:
@@ -190,12 +205,13 @@ def _nothing(_: Any) -> Any:
 
 def _foreign_parameters(image: Any) -> str | None:
     """Return the `parameters` text that another program has written."""
-    text = getattr(image, "text", {}).get(PARAMETERS)
+    text = _png_text(image, PARAMETERS) if image.format == "PNG" else None
     if text is None:
         comment = image.getexif().get_ifd(EXIF).get(USER_COMMENT, b"")
         if isinstance(comment, bytes) and comment.startswith(UNICODE):
             text = comment.removeprefix(UNICODE).decode("utf-16-be", "replace")
-    return text if isinstance(text, str) and text.strip() else None
+    is_text = isinstance(text, str) and len(text) <= LONGEST and text.strip()
+    return text if is_text else None
 
 
 WRITERS: dict[str, Callable[[BinaryIO, Image.Image, Any], None]] = {

@@ -17,8 +17,11 @@ SAMPLERS = {
     "twinflow": "TwinFlow",
 }
 """Our samplers by the names that are shown in those programs."""
-TAG = re.compile(r"\s*<lora:([^:<>]+):([^<>]*)>")
-SETTING = re.compile(r'\s*([\w][\w /.+-]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+LONGEST = 100_000
+"""Characters of a text that is read; a longer one was not written for people."""
+# A picture may come from anyone: neither pattern begins a long search anew at each character.
+TAG = re.compile(r"(?<!\s)\s*<lora:([^:<>]+):([^<>]*)>")
+SETTING = re.compile(r'\s{0,9}(\w[\w /.+-]{0,63}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 
 
 def write_parameters(metadata: Mapping[str, Any]) -> str:
@@ -59,10 +62,10 @@ def read_parameters(text: str) -> tuple[dict[str, Any], list[str]]:
         fields["negative_prompt"] = negative.strip()
     names = {shown: name for name, shown in SAMPLERS.items()}
     for name, value in settings.items():
-        size = re.fullmatch(r"(\d+)x(\d+)", value)
-        if name == "Steps" and value.isdigit():
+        size = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", value)
+        if name == "Steps" and _is_whole(value):
             fields["steps"] = int(value)
-        elif name == "Seed" and value.isdigit():
+        elif name == "Seed" and _is_whole(value):
             fields["seed"] = int(value)
         elif name == "Size" and size:
             fields |= {"width": int(size[1]), "height": int(size[2])}
@@ -107,4 +110,8 @@ def _unquoted(text: str) -> str:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
+    return re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", text) is not None
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,20}", text) is not None

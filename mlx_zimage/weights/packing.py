@@ -101,9 +101,9 @@ def split_scale(scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Split scales in powers of two, which round no level in any type, and what remains of them."""
     with np.errstate(all="ignore"):  # broken scales: what is not finite is found later
         fraction, exponent = np.frexp(scale.astype(np.float32))
-    splits = np.isfinite(fraction) & (fraction != 0)
-    power = np.where(splits, np.exp2(exponent - 1.0), 1).astype(np.float32)
-    return power, np.where(splits, 2 * fraction, fraction).astype(np.float32)
+        splits = np.isfinite(fraction) & (fraction != 0)
+        power = np.where(splits, np.exp2(exponent - 1.0), 1).astype(np.float32)
+        return power, np.where(splits, 2 * fraction, fraction).astype(np.float32)
 
 
 def words(levels: mx.array, bits: int) -> mx.array:

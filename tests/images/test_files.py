@@ -1,5 +1,6 @@
 """Picture files of each format, and the metadata that they give back."""
 
+import io
 import os
 import struct
 import types
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 from mlx_zimage import Request, RequestError
 from mlx_zimage.images.files import PICTURES, read_metadata, save_picture, save_png
@@ -157,6 +159,56 @@ def test_files_that_hold_no_request(tmp_path: Path, content: bytes) -> None:
         read_metadata(file)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
+
+
+def test_an_open_file_is_read_from_its_beginning(tmp_path: Path) -> None:
+    save_picture(Image.new("RGB", (8, 8)), tmp_path / "a.png", {"request": {"prompt": "x"}})
+    file = io.BytesIO((tmp_path / "a.png").read_bytes())
+    file.seek(5)
+    assert read_metadata(file) == read_metadata(tmp_path / "a.png")
+    with pytest.raises(RequestError, match="the picture cannot be read as a picture"):
+        read_metadata(io.BytesIO(b"no picture"))
+
+
+def test_open_files_that_cannot_be_read(tmp_path: Path) -> None:
+    closed = io.BytesIO(_png())
+    closed.close()
+    with pytest.raises(RequestError, match="the picture cannot be read as a picture"):
+        read_metadata(closed)
+    receiver, sender = os.pipe()
+    os.close(sender)
+    with (
+        os.fdopen(receiver, "rb") as stream,
+        pytest.raises(RequestError, match="the picture cannot be read as a picture"),
+    ):
+        read_metadata(stream)
+
+
+def test_an_open_file_stays_open() -> None:
+    file = io.BytesIO()
+    info = PngInfo()
+    info.add_itxt("mlx_zimage", "{}")
+    Image.new("RGB", (8, 8)).save(file, "PNG", pnginfo=info)
+    assert (read_metadata(file), read_metadata(file)) == ({}, {})
+    assert not file.closed
+
+
+def test_pixels_are_not_decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of pictures is read by its headers."""
+    save_picture(SMOOTH, tmp_path / "a.png", {"request": {"prompt": "x"}})
+    monkeypatch.setattr(PngImageFile, "load", None)
+    assert read_metadata(tmp_path / "a.png") == {"request": {"prompt": "x"}}
+
+
+def test_a_text_behind_the_pixels(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_itxt("mlx_zimage", '{"index": 3}')
+    SMOOTH.save(tmp_path / "a.png", pnginfo=info)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"iTXt") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    assert read_metadata(io.BytesIO(moved)) == {"index": 3}
 
 
 def test_paths_that_hold_no_picture(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The `parameters` text beside our metadata, and pictures of other programs."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,39 @@ def test_another_programs_text() -> None:
 @pytest.mark.parametrize("text", ["a fox", "a fox\nand a hen", "Steps", "a: b, c: d"])
 def test_a_text_without_settings_is_a_prompt(text: str) -> None:
     assert read_parameters(text) == ({"prompt": text}, [])
+
+
+@pytest.mark.parametrize("value", ["²", "9" * 5000, "-1", "٣", "1e999", ""])
+def test_numbers_that_are_none(value: str) -> None:
+    settings = f"Steps: {value}, CFG scale: {value}, Seed: {value}, Size: {value}x{value}"
+    fields, unread = read_parameters(f"x\n{settings}")
+    assert fields == {"prompt": "x"}
+    assert len(unread) == 4
+
+
+@pytest.mark.parametrize("piece", ["a", " ", "a ", "a:", 'a:"', 'a:"\\",', "<lora:a", "<lora:a:"])
+@pytest.mark.parametrize("start", ["x\nSteps: 8, ", "x"])
+def test_a_text_takes_time_by_its_length(piece: str, start: str) -> None:
+    """A picture of anybody's must not keep the process busy: no search begins anew and anew."""
+
+    def seconds(count: int) -> float:
+        text, times = start + piece * count + "y", []
+        for _ in range(3):
+            began = time.thread_time()
+            read_parameters(text)
+            times.append(time.thread_time() - began)
+        return min(times)
+
+    assert seconds(16_000) < 40 * seconds(1000)  # 16 times as long, or 256 times
+
+
+def test_a_text_of_a_megabyte_is_not_read(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("parameters", "a" * 1_000_000 + "\nSteps: 8")
+    PICTURE.save(tmp_path / "a.png", pnginfo=info)
+    assert read_foreign_metadata(tmp_path / "a.png") is None
+    with pytest.raises(RequestError, match="holds no request"):
+        replay(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".avif"])
