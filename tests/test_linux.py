@@ -68,6 +68,7 @@ before = rss(); linux.give_back(); print(before - rss())
 IMPORT = "import mlx_zimage; from mlx_zimage import linux\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [f"{IMPORT}linux.keep_freed_memory()\n", "benchmarks", "tools"])
 def test_programs_keep_freed_memory_until_it_is_given_back(program: str) -> None:
     """Measured: 0 new pages, and 128 MB back."""
@@ -77,6 +78,7 @@ def test_programs_keep_freed_memory_until_it_is_given_back(program: str) -> None
     assert returned > 64 << 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "environment"),
     [

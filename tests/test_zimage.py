@@ -415,7 +415,10 @@ def test_weights_that_cannot_fit(
         ZImage.load(even, quantize=8, memory="low")
 
 
-@pytest.mark.parametrize(("quantize", "share"), [(None, 0.35), (4, 0.6), ("mxfp4", 0.8)])
+@pytest.mark.parametrize(
+    ("quantize", "share"),
+    [(None, 0.35), (4, 0.6), pytest.param("mxfp4", 0.8, marks=pytest.mark.slow)],
+)
 def test_blocks_read_when_their_turn_comes(
     checkpoint: Callable[[str], Path], tmp_path: Path, quantize: Any, share: float
 ) -> None:

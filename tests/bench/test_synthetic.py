@@ -48,7 +48,10 @@ def test_weights_have_memory_of_their_own() -> None:
     assert dropped == pytest.approx(told.modulation, rel=0.01)  # 1.0000
 
 
-@pytest.mark.parametrize("quantize", [3, 4, 8, "mxfp4", "nvfp4"])
+@pytest.mark.parametrize(
+    "quantize",
+    [3, 4, 8, *(pytest.param(name, marks=pytest.mark.slow) for name in ("mxfp4", "nvfp4"))],
+)
 def test_quantized_numbers_are_like_the_others(quantize: int | str) -> None:
     plain, packed = synthetic(layers=1), synthetic(quantize, layers=1)
     key = "layers.0.attention.to_q.weight"

@@ -148,6 +148,7 @@ def test_loading_peaks_below_one_and_a_half_models(checkpoint: Callable[[str], P
     del model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantizing_peaks_below_the_result_and_one_tensor(bits: int) -> None:
     """A matrix of 31 million numbers, 126 MB in float32, is never whole in memory."""

@@ -33,7 +33,7 @@ def test_the_shell_accepts_its_script(run: Run, here: Path, shell: str) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("mlx-zimage s", "sweep"),
+        ("mlx-zimage sw", "sweep"),
         ("mlx-zimage generate --sampler r", "res_multistep"),
         ("mlx-zimage generate --hires-", "--hires-strength"),
         ("mlx-zimage sweep --q mx", "mxfp4 mxfp8"),

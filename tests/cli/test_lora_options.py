@@ -48,6 +48,7 @@ def test_loras_act_are_told_and_can_be_replayed(run: Run, here: Path, loras: Pat
         assert picture.tobytes() == first
 
 
+@pytest.mark.slow
 def test_replay_says_which_loras_differ(run: Run, here: Path, loras: Path, tmp_path: Path) -> None:
     run("generate", *SMALL, "--lora-folder", str(loras), "--lora", "style:0.2", "-o", "a.png")
     missing = run("generate", "--replay", "a.png", "-o", "b.png")

@@ -233,6 +233,7 @@ def test_kittys_chunks_are_the_picture() -> None:
         assert np.array_equal(np.asarray(picture), pixels)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_shows_pictures(
     here: Path, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

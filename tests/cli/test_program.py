@@ -103,6 +103,7 @@ def test_interrupted_while_converting(here: Path, checkpoint: Callable[[str], Pa
         assert os.listdir(here) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away(here: Path, small: str) -> None:
     """End quietly and well, as `generate.py --json | head -1` has what it asked for."""
     for redirected in ("--json | head -1; echo ${PIPESTATUS[0]}", "--help | true; echo $?"):
@@ -124,12 +125,14 @@ def test_standard_output_that_is_full(here: Path, small: str, arguments: list[st
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
+@pytest.mark.slow
 def test_standard_output_that_is_closed(here: Path, small: str) -> None:
     done = shell([*QUICK, "--model", small], ">&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert os.listdir(here) == ["a.png"]
 
 
+@pytest.mark.slow
 def test_output_in_ascii(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     for more in (["--json"], []):
@@ -158,6 +161,7 @@ def on_a_terminal(*arguments: str) -> tuple[int, str]:
     return running.returncode, shown.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     status, shown = on_a_terminal(*QUICK, "--model", small)
@@ -168,6 +172,7 @@ def test_a_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert shown.count("\n") == 1 and updates[-1].startswith("a.png")
 
 
+@pytest.mark.slow
 def test_a_dumb_terminal(here: Path, small: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     status, shown = on_a_terminal(*QUICK, "--model", small)

@@ -108,6 +108,7 @@ def test_what_cannot_act_gives_way(run: Run, draw: Run, small: str) -> None:
     assert stored("e.png").latents is None
 
 
+@pytest.mark.slow
 def test_the_model_and_its_bits_are_those_of_the_picture(
     run: Run, checkpoint: object, small: str
 ) -> None:

@@ -111,6 +111,7 @@ def test_verify_holds_the_recipe(rotated: tuple[Path, list[Any]], tmp_path: Path
         list(verify_checkpoint(out))
 
 
+@pytest.mark.slow
 def test_goes_on_from_finished_blocks_to_the_same_bytes(
     source: Path,
     prompts: Path,

@@ -400,6 +400,7 @@ def test_quantized(checkpoint: Callable[[str], Path], tmp_path: Path, quantize: 
     assert "quantization" not in json.loads((out / "vae/config.json").read_text())
 
 
+@pytest.mark.slow
 def test_quantized_again_is_passed_through(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -36,6 +36,7 @@ def _drain(events: Generator[Written, None, object]) -> list[Written]:
     return list(events)
 
 
+@pytest.mark.slow
 def test_made_once_by_load(source: Path) -> None:
     events = ZImage.loading(source, quantize=4, dtype="float32")
     written = _drain(events)

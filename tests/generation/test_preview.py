@@ -134,6 +134,7 @@ def test_a_pickled_step_has_no_preview(model: ZImage) -> None:
         again.preview()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", ["resident", "staged"])
 @pytest.mark.parametrize("kind", ["small", "diffusers", "wide"])
 def test_any_vae(kind: str, memory: Any, checkpoint: Callable[[str], Path]) -> None:

@@ -44,6 +44,7 @@ def _latents(model: ZImage, prompt: Any = "a red fox", **options: Any) -> np.nda
     return np.concatenate([np.array(result.latents) for result in results])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ORDINARY)
 @pytest.mark.parametrize("schedule", [None, *SCHEDULES])
 def test_the_demo_draws_what_is_asked_for(demo: ZImage, sampler: str, schedule: str | None) -> None:

