@@ -32,6 +32,8 @@ PROGRAMS = {"generate.py": ("generate",), "convert.py": ("convert", "verify"), "
 """The names that each program passes to the command line."""
 PICTURES = (".png", ".jpg", ".webp", ".avif")
 LARGEST = 256  # pixels along a side
+SERVING = ("serve", "mcp")
+"""Commands that go on until they are stopped: tests/server/ runs them."""
 SHEETS = ("sheet.png", "both.png", "loss.png")
 """Pictures that are made of others."""
 
@@ -101,7 +103,8 @@ def demo_commands(page: str) -> list[Command]:
     """Return the commands that need no other model, in order."""
     local = ("info", "cache", "compare")
     needed = ("demo", "--replay")
-    return [c for c in commands(page) if {*needed} & {*c.arguments} or c.name in local]
+    known = [c for c in commands(page) if {*needed} & {*c.arguments} or c.name in local]
+    return [command for command in known if command.name not in SERVING]
 
 
 @pytest.fixture
@@ -189,8 +192,9 @@ def test_options_in_the_prose_exist(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_readme_has_the_blocks_that_ci_runs() -> None:
-    """`.ci/run` runs the first bash block to install and draw, the second to test."""
-    install, run = [fence.text for fence in fences("README.md") if fence.info == "bash"]
+    """`.ci/run` runs the first bash block to install and draw, the second to serve, the third."""
+    install, serve, run = [fence.text for fence in fences("README.md") if fence.info == "bash"]
+    assert serve == "pip install '.[server]' && mlx-zimage serve --model demo\n"
     assert "pip install . &&" in install and install.rstrip().endswith("--output first.png")
     assert run.rstrip().endswith("python -m pytest")
 

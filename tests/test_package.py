@@ -32,7 +32,7 @@ FLOORS = (
     {"capabilities", "loading"},
     {"replay", "zimage"},
     {"sweep", "training"},
-    {"bench"},
+    {"bench", "server"},
     {"cli"},
 )
 """The rooms from the ground up: each imports from the floors below it alone."""
@@ -129,7 +129,7 @@ def _files(room: str) -> list[Path]:
     return files
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room != "cli"])
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in ("cli", "server")])
 def test_imports_run_one_way(room: str) -> None:
     floor = next(i for i, rooms in enumerate(FLOORS) if room in rooms)
     below = {name for rooms in FLOORS[:floor] for name in rooms}
@@ -144,9 +144,14 @@ def test_models_know_nothing_of_files_prompts_or_steps() -> None:
 
 
 def test_the_command_line_uses_the_public_face() -> None:
-    allowed = {*mlx_zimage.__all__, "__version__", "cli", "bench", "linux"}
+    allowed = {*mlx_zimage.__all__, "__version__", "cli", "bench", "linux", "server"}
     for file in _files("cli"):
         assert _imports(file) <= allowed, file
+
+
+def test_the_server_uses_the_public_face() -> None:
+    for file in _files("server"):
+        assert _imports(file) <= {*mlx_zimage.__all__, "__version__", "server"}, file
 
 
 def _length(function: ast.FunctionDef) -> int:

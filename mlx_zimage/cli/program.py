@@ -21,6 +21,8 @@ COMMANDS = {
     "generate": "generate",
     "sweep": "sweep",
     "train": "train",
+    "serve": "serve",
+    "mcp": "mcp",
     "compare": "compare",
     "convert": "convert",
     "verify": "verify",
@@ -46,6 +48,16 @@ EXAMPLES = {
 photos/ style.safetensors --q 8
 photos/ style.safetensors --q 8 --resume
 photos/ style.safetensors --estimate
+""",
+    "serve": """\
+--model demo --open
+--q 4
+--q 4 --host 0.0.0.0 --token new --allow-host mac.local
+""",
+    "mcp": """\
+--q 4 --allow-dir ~/Pictures
+--server http://127.0.0.1:8765
+--q 4 --print-config
 """,
     "compare": "first.png second.png\nfirst.png second.png -o both.png\n",
     "convert": """\

@@ -67,6 +67,13 @@ OPTIONS = {
     "sample_every": "--sample-every",
     "sample_prompts": "--sample",
     "default_caption": "--caption",
+    "host": "--host",
+    "port": "--port",
+    "queue": "--queue",
+    "allow_host": "--allow-host",
+    "allow_origin": "--allow-origin",
+    "output_folder": "--output-folder",
+    "idle_unload": "--idle-unload",
 }
 """By the names that the library's messages use."""
 
