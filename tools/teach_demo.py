@@ -6,9 +6,8 @@
 
 `draw` paints scenes with a diamond, and some without, so that the old shapes stay. `score` asks for
 held-out scenes of either kind, by prompts in words of their own; docs/train.md says what came of
-it. Letters and digits, which the demo knows less well, are not asked for beside a diamond, and
-pairs are named in the order that the bundled weights know. A new colour cannot be taught: the
-demo's VAE knows eight, and decodes any other to one of them.
+it. Letters and digits, which the demo knows less well, are not asked for beside a diamond. A new
+colour cannot be taught: the demo's VAE knows eight, and decodes any other to one of them.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from pathlib import Path
 from mlx_zimage import ZImage
 
 from .train_demo import evaluate, reading, scenes
-from .train_demo.captions import english, in_order
+from .train_demo.captions import english
 from .train_demo.scenes import Scene, paint, random_scene
 
 SHAPE = "diamond"
@@ -32,13 +31,12 @@ SIDE = 128
 
 @contextmanager
 def new_shape() -> Iterator[None]:
-    """Let the new shape be painted and read, and pairs be named from their first thing."""
+    """Let the new shape be painted and read."""
     known = scenes.SHAPES
     scenes.OUTLINES[SHAPE] = lambda: OUTLINE
     vars(reading)["SHAPES"] = (*known, SHAPE)
     try:
-        with in_order():
-            yield
+        yield
     finally:
         del scenes.OUTLINES[SHAPE]
         vars(reading)["SHAPES"] = known

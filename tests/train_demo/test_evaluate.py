@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mlx_zimage import ZImage
-from tools.train_demo.evaluate import Tally, evaluate, held_out, prompts, table
+from tools.train_demo.evaluate import Tally, columns, evaluate, held_out, prompts, table
 from tools.train_demo.scenes import Scene, paint
 
 
@@ -30,6 +30,7 @@ def _evaluate(drawn: list[Scene], asked: list[Scene], **options: Any) -> Tally:
     return evaluate(cast(ZImage, Painter(drawn)), asked, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(128, 128), (96, 160)])
 def test_what_is_painted_right_scores_full(size: tuple[int, int]) -> None:
     scenes = held_out(60)
@@ -67,3 +68,10 @@ def test_the_table_shows_every_question() -> None:
     for question in tally.asked:
         assert f"| {question} | 100.0% | 100.0% |" in text
     assert isinstance(paint(scenes[0], 96, 96), Image.Image)
+
+
+@pytest.mark.slow
+def test_a_calibrated_copy_is_scored() -> None:
+    tally = columns("demo", held_out(2))["q4 calibrated"]()
+    assert tally.asked["background"] == 2
+    assert tally.share("background") == 1

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import product
 
 import numpy as np
 import pytest
@@ -13,14 +14,21 @@ from tools.train_demo.scenes import (
     COLOURS,
     GLYPHS,
     PLACES,
+    RADII,
+    RELATIONS,
     SHAPES,
     Scene,
     Thing,
     paint,
+    radius_of,
     random_scene,
 )
 
 SIZES = [(128, 128), (96, 96), (192, 128), (96, 192)]
+ALL_PLACES = [
+    *(Scene("white", (Thing("A", "red", s),), place) for s, place in product(RADII, PLACES)),
+    *(Scene("white", (Thing("A", "red", "medium"),) * 2, relation=side) for side in RELATIONS),
+]
 
 
 @pytest.mark.slow
@@ -144,3 +152,19 @@ def test_captions_are_varied() -> None:
     generator = random.Random(0)
     scene = Scene("blue", (Thing("star", "red", "small"),), ("top", "left"))
     assert len({english(scene, generator) for _ in range(300)}) > 50
+
+
+def test_letters_look_alike_in_pictures_of_all_sizes() -> None:
+    """Of few radii, and a whole number of the VAE's places from the middle."""
+    radii = set[int]()
+    for width, height in product(range(96, 193, 16), repeat=2):
+        own = {radius_of(size, width, height) for size in RADII}
+        assert len(own) == len(RADII)
+        radii |= own
+        for scene in ALL_PLACES:
+            for thing, centre in zip(scene.things, scene.centres(width, height), strict=True):
+                radius = radius_of(thing.size, width, height)
+                for middle, side in zip(centre, (width, height), strict=True):
+                    assert (middle - side / 2) % 8 == 0
+                    assert radius <= middle <= side - radius
+    assert len(radii) == 10

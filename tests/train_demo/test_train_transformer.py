@@ -40,6 +40,7 @@ def test_batches_hold_prompts_of_as_many_blocks(out: Path, monkeypatch: pytest.M
     from tools.train_demo import train_batches
 
     monkeypatch.setattr(train_batches, "LONG", 0.5)
+    monkeypatch.setattr(train_batches, "MAIN_SHARE", 0.5)
     batches = train_batches.Batches(out, 4, "cpu")
     seen = set()
     for number in range(30):

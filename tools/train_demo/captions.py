@@ -4,8 +4,6 @@ What a caption leaves out is at its default: a medium size, the centre, black, a
 """
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from .scenes import Scene, Thing
 
@@ -78,17 +76,6 @@ PLACES_ZH = {
 }
 RELATIONS_ZH = {"left of": ("左边", "左侧"), "above": ("上方", "上面")}
 REVERSED_ZH = {"left of": ("右边", "右侧"), "above": ("下方", "下面")}
-
-
-@contextmanager
-def in_order() -> Iterator[None]:
-    """Name pairs from their first thing alone: the bundled weights know no other wording yet."""
-    shares = {"REVERSED": REVERSED, "BESIDE": BESIDE}
-    globals().update(dict.fromkeys(shares, 0.0))
-    try:
-        yield
-    finally:
-        globals().update(shares)
 
 
 def caption(scene: Scene, generator: random.Random, language: str = "en") -> str:

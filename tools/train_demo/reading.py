@@ -10,7 +10,19 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .scenes import COLOURS, COLUMNS, GLYPHS, RADII, ROWS, SHAPES, SMOOTH, Scene, Thing, stamp
+from .scenes import (
+    COLOURS,
+    COLUMNS,
+    GLYPHS,
+    RADII,
+    ROWS,
+    SHAPES,
+    SMOOTH,
+    Scene,
+    Thing,
+    radius_of,
+    stamp,
+)
 
 SIDE = 32  # of a patch when it is compared
 APART = 60  # levels between a thing and its background
@@ -25,17 +37,12 @@ class Found:
     shape: str  # the best fit among the shapes
     glyph: str  # the best fit among letters and digits
     centre: tuple[float, float]  # shares of width and height
-    extent: float  # the longer side, as a share of the picture's shorter one
+    size: str
 
     @property
     def place(self) -> tuple[str, str]:
         column, row = (min(int((share - 0.4) / 0.2 + 1), 2) for share in self.centre)
         return ROWS[max(row, 0)], COLUMNS[max(column, 0)]
-
-    @property
-    def size(self) -> str:
-        # A shape or glyph fills 0.8 to 1 of its circle.
-        return min(RADII, key=lambda name: abs(1.8 * RADII[name] - self.extent))
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,13 @@ def _describe(pixels: np.ndarray, ground: np.ndarray, mask: np.ndarray) -> Found
         shape=_best(patch, SHAPES),
         glyph=_best(patch, GLYPHS),
         centre=((left + right) / 2 / width, (top + bottom) / 2 / height),
-        extent=max(bottom - top, right - left) / min(height, width),
+        size=_size(max(bottom - top, right - left), width, height),
     )
+
+
+def _size(extent: int, width: int, height: int) -> str:
+    """Return the size whose things' longer side comes next: they fill 0.8 to 1 of their circle."""
+    return min(RADII, key=lambda name: abs(1.8 * radius_of(name, width, height) - extent))
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, int, int]:

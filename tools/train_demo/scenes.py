@@ -27,7 +27,8 @@ ALIKE = {frozenset(pair) for pair in (("yellow", "white"), ("orange", "yellow"),
 """Too near each other to be told apart at a glance: never one on the other."""
 SHAPES = ("circle", "square", "triangle", "star", "ring", "heart", "cross")
 GLYPHS = tuple(string.ascii_uppercase + string.digits)
-RADII = {"small": 0.11, "medium": 0.17, "large": 0.26}  # of the shorter side
+RADII = {"small": 0.11, "medium": 0.18, "large": 0.26}  # of the shorter side
+RADIUS_STEP, CENTRE_STEP = 4, 8  # pixels; the VAE's places are 8 apart
 ROWS, COLUMNS = ("top", "centre", "bottom"), ("left", "centre", "right")
 PLACES = tuple((row, column) for row in ROWS for column in COLUMNS)
 RELATIONS = ("left of", "above")
@@ -61,16 +62,30 @@ class Scene:
         parts = [self.background, *(f"{t.name} {t.colour}" for t in self.things)]
         return zlib.crc32(" / ".join(parts).encode()) % HELD_OUT == 0
 
-    @property
-    def centres(self) -> list[tuple[float, float]]:
-        """Of each thing, as shares of width and height."""
+    def centres(self, width: int, height: int) -> list[tuple[float, float]]:
+        """Return where each thing is, in pixels: whole steps from the picture's middle."""
         if self.relation:
-            low, high = 0.27, 0.73
-            pairs = {"left of": [(low, 0.5), (high, 0.5)], "above": [(0.5, low), (0.5, high)]}
-            return pairs[self.relation]
-        reach = 0.17 if self.things[0].size == "large" else 0.25
-        row, column = ROWS.index(self.place[0]), COLUMNS.index(self.place[1])
-        return [(0.5 + (column - 1) * reach, 0.5 + (row - 1) * reach)]
+            reach = 0.23
+            steps = {"left of": [(-1, 0), (1, 0)], "above": [(0, -1), (0, 1)]}[self.relation]
+        else:
+            reach = 0.17 if self.things[0].size == "large" else 0.25
+            steps = [(COLUMNS.index(self.place[1]) - 1, ROWS.index(self.place[0]) - 1)]
+        across, down = (nearest(reach * side, CENTRE_STEP) for side in (width, height))
+        return [(width / 2 + x * across, height / 2 + y * down) for x, y in steps]
+
+
+def nearest(value: float, step: int) -> int:
+    """Return the multiple of a step that lies next to a value."""
+    return step * round(value / step)
+
+
+def radius_of(size: str, width: int, height: int) -> int:
+    """Return a thing's radius in pixels.
+
+    It is a whole number of steps, so that pictures of all sizes have things of a few sizes only:
+    a small network learns the look of each letter at each of them.
+    """
+    return nearest(RADII[size] * min(width, height), RADIUS_STEP)
 
 
 def random_scene(generator: random.Random, *, things: int | None = None) -> Scene:
@@ -93,10 +108,10 @@ def random_scene(generator: random.Random, *, things: int | None = None) -> Scen
 
 def paint(scene: Scene, width: int, height: int) -> Image.Image:
     image = Image.new("RGB", (width, height), COLOURS[scene.background])
-    for thing, (x, y) in zip(scene.things, scene.centres, strict=True):
+    for thing, (x, y) in zip(scene.things, scene.centres(width, height), strict=True):
         large = Image.new("L", (width * SMOOTH, height * SMOOTH))
-        radius = RADII[thing.size] * min(large.size)
-        stamp(ImageDraw.Draw(large), thing.name, x * large.width, y * large.height, radius)
+        radius = radius_of(thing.size, width, height) * SMOOTH
+        stamp(ImageDraw.Draw(large), thing.name, x * SMOOTH, y * SMOOTH, radius)
         image.paste(COLOURS[thing.colour], mask=large.reduce(SMOOTH))
     return image
 

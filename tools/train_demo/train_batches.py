@@ -17,14 +17,14 @@ from tokenizers import Tokenizer
 from mlx_zimage.prompt.template import chat
 
 from .captions import caption
-from .scenes import RADII, Scene, paint, random_scene
+from .scenes import Scene, paint, radius_of, random_scene
 from .train_device import narrow
 from .train_vae import to_tensor
 
 MAIN = (128, 128)
 SIDES = range(96, 193, 16)
 OTHERS = tuple(size for size in product(SIDES, SIDES) if size != MAIN)
-MAIN_SHARE = 0.3  # of the batches
+MAIN_SHARE = 0.15  # of the batches
 SHAPES_KEPT = 0.5  # share of the scenes without a glyph: the glyphs are five times as many
 CHINESE, DROPPED = 0.4, 0.07  # shares of the captions
 LONG = 0.1  # share of the batches whose captions take two blocks of 32 tokens
@@ -100,8 +100,8 @@ def focus(scene: Scene, width: int, height: int) -> np.ndarray:
     x = (np.arange(width // PIXELS) + 0.5) * PIXELS
     y = (np.arange(height // PIXELS) + 0.5)[:, None] * PIXELS
     inside = np.zeros((height // PIXELS, width // PIXELS), bool)
-    for thing, (across, down) in zip(scene.things, scene.centres, strict=True):
-        reach = RADII[thing.size] * min(width, height) + MARGIN
-        inside |= (abs(x - across * width) < reach) & (abs(y - down * height) < reach)
+    for thing, (across, down) in zip(scene.things, scene.centres(width, height), strict=True):
+        reach = radius_of(thing.size, width, height) + MARGIN
+        inside |= (abs(x - across) < reach) & (abs(y - down) < reach)
     weights: np.ndarray = 1 - FOCUS + FOCUS * inside / inside.mean()
     return weights.astype(np.float32)

@@ -38,7 +38,7 @@ BATCHES, TURNS = 16, 8  # under way at once, and the turns that each has
 MUON, ADAM = 0.006, 1e-3  # learning rates: of the blocks' matrices, of all else
 WARM = 200  # steps
 DECAY = 0.5  # share of the steps over which the rates fall to zero, at the end
-MEAN = 0.9995  # of the running mean of the weights, the share that stays
+MEAN = 0.999  # of the running mean of the weights, the share that stays
 PROBE_STEPS = 1000
 
 

@@ -132,12 +132,10 @@ def windows(size: int, seed: int) -> Iterator[torch.Tensor]:
         cut = []
         for scene in islice(source, size):
             width, height = generator.choice(SIZES)
-            x, y = generator.choice(scene.centres)
+            x, y = generator.choice(scene.centres(width, height))
             left, top = (
-                int(min(max(share * side - generator.uniform(0, 64), 0), side - WINDOW))
-                // GRID
-                * GRID
-                for share, side in ((x, width), (y, height))
+                int(min(max(middle - generator.uniform(0, 64), 0), side - WINDOW)) // GRID * GRID
+                for middle, side in ((x, width), (y, height))
             )
             picture = paint(scene, width, height)
             cut.append(picture.crop((left, top, left + WINDOW, top + WINDOW)))
