@@ -178,6 +178,6 @@ def test_guidance_and_negative_prompts_act() -> None:
 def test_quantized(bits: int, least: float) -> None:
     plain, coarse = (model(b).generate(ONE, seed=0) for b in (None, bits))
     likeness = cosine(coarse.latents, np.array(plain.latents))
-    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99997 and 0.992
+    print(f"q{bits}: cosine of the latents {likeness:.5f}")  # measured: 0.99995 and 0.9940
     assert likeness >= least
     assert score(SCENES[ONE], read(coarse.image)).everything

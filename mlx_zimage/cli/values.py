@@ -71,7 +71,7 @@ def nag(text: str | None) -> dict[str, float] | None:
         raise UsageError(
             f"--nag must be a scale, as 3, or scale,tau,alpha, as 3,3.5,0.5, not {shown(text)}"
         )
-    return dict(zip(("scale", "tau", "alpha"), numbers, strict=False))
+    return dict(zip(("scale", "tau", "alpha"), numbers, strict=False))  # the rest have defaults
 
 
 def margin(focus: str | None) -> int | None:

@@ -165,7 +165,7 @@ def save_samples(file: Path, captions: Sequence[mx.array], samples: Sequence[Sam
 
 
 def load_samples(file: Path) -> tuple[list[mx.array], list[Sample]]:
-    arrays = dict(mx.load(str(file)))  # type: ignore[arg-type]
+    arrays = dict(mx.load(str(file)))  # type: ignore[arg-type]  # a dict by its ending
     mx.eval(list(arrays.values()))
     captions = sum(name.startswith("caption.") for name in arrays)
     places = sorted(tuple(map(int, n.split("."))) for n in arrays if not n.startswith("caption."))

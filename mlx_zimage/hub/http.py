@@ -1,4 +1,7 @@
-"""huggingface_hub's HTTP client, which brings its proxies, tokens and errors along."""
+"""huggingface_hub's HTTP client, which brings its proxies, tokens and errors along.
+
+The library fills `utils` when it is first used, which type checkers do not see.
+"""
 
 from typing import Any
 

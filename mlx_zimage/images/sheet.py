@@ -105,7 +105,9 @@ class _Layout:
         room = max(2 * NARROWEST, usual // 2) if row_labels else 0
         rows = [wrapped(label, room) for label in row_labels]
         margin = max((text_width(line) for lines in rows for line in lines), default=0)
-        columns = [wrapped(t, w) for t, w in zip(column_labels, widths, strict=False)]
+        columns = [
+            wrapped(t, w) for t, w in zip(column_labels, widths, strict=False)
+        ]  # perhaps none
         heights = [
             max(height, len(lines) * line_height())
             for height, lines in zip(heights, rows or [[]] * len(heights), strict=True)
@@ -134,7 +136,7 @@ class _Layout:
                 x += width + GAP
             y += height + GAP
         x = left
-        for texts, width in zip(self.columns, self.widths, strict=False):
+        for texts, width in zip(self.columns, self.widths, strict=False):  # perhaps none
             write(pen, (x, above - GAP // 2 - len(texts) * line_height()), texts)
             x += width + GAP
         return sheet

@@ -32,7 +32,7 @@ class Form:
 
     @property
     def arrays(self) -> Iterator[mx.array]:
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every form is one
             value = getattr(self, field.name)
             if isinstance(value, Form):
                 yield from value.arrays

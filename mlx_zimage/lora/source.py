@@ -58,7 +58,9 @@ def read_loras(loras: object) -> list[Lora]:
 
 
 def _read(item: object) -> Lora:
-    return Lora.parse(item) if isinstance(item, str) else Lora(item)  # type: ignore[arg-type]
+    if isinstance(item, str):
+        return Lora.parse(item)
+    return Lora(item)  # type: ignore[arg-type]  # it checks the type itself
 
 
 def _exists(text: str) -> bool:

@@ -64,7 +64,7 @@ class _Recorded(nn.Module):
     """A layer that shows what it is called with."""
 
     def __init__(self, layer: nn.Module, see: Callable[[mx.array, mx.array], None]):
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX's
         self.layer, self._see = layer, see
 
     def __call__(self, x: mx.array) -> mx.array:

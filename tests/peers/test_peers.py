@@ -20,7 +20,12 @@ from mlx_zimage.hub.locate import DEMO
 pytestmark = pytest.mark.peers
 PROMPT, STEPS, SIDE = "a red circle on a blue background", 4, 64
 LEVELS = [1, 0.9, 0.75, 0.5, 0]  # of these steps
-LIMITS = {"mlx-vlm, mxfp4": 4e-3}  # MLX's embeddings in that mode are bfloat16, and so its captions
+LIMITS = {
+    "mlx-vlm, mxfp4": 4e-3,  # MLX's embeddings in that mode are bfloat16, and so its captions
+    # All layers have 4 bits, the first and last as well: 1.2e-6 to 3.2e-6 with six other noises.
+    "mlx-vlm, its 4 bits": 6e-6,
+    "mflux, its 4 bits": 6e-6,
+}
 Measure = Callable[[str, float, float], None]
 
 
