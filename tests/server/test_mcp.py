@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -176,30 +177,37 @@ def test_pictures_are_changed_from_allowed_folders_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["by a tool", "http", "remote"])
+@pytest.mark.parametrize("where", ["by a tool", "by a tool, http", "http", "remote"])
 def test_a_call_that_is_given_up_cancels_its_job(
     serve: Callable[..., Any], where: str, tmp_path: Path
 ) -> None:
     with serve() as running:
 
         async def test() -> None:
-            began = asyncio.Event()
+            told = asyncio.Queue[str]()
 
-            async def progress(*_: Any) -> None:
-                began.set()
+            async def progress(done: float, total: float | None, message: str | None) -> None:
+                told.put_nowait(message or "")
 
             remote = RemoteStudio(running.url)
             url = f"{running.url}/mcp/"
-            async with Client(url if where == "http" else make_server(remote)) as client:
+            async with Client(url if "http" in where else make_server(remote)) as client:
                 call = asyncio.ensure_future(
                     client.call_tool(
                         "generate_image", {**TINY, "steps": 1000}, progress_callback=progress
                     )
                 )
-                await began.wait()
+                first = await told.get()
                 if where == "by a tool":
                     result = await client.call_tool("cancel", {})
                     assert "cancelled: " in result.content[0].text  # type: ignore[union-attr]
+                    assert (await call).is_error
+                elif where == "by a tool, http":
+                    refused = await client.call_tool("cancel", {})
+                    assert refused.is_error and not call.done()
+                    match = re.match(r"job (\w+): step", first)
+                    assert match is not None
+                    assert not (await client.call_tool("cancel", {"job": match[1]})).is_error
                     assert (await call).is_error
                 else:
                     call.cancel()

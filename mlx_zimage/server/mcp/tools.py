@@ -105,8 +105,13 @@ class Tools:
         """Tell the model, its default size, its limits and the LoRAs that may be named."""
         return await self._models()
 
-    async def cancel(self, job: str | None = None) -> str:
-        """Cancel the pictures that are being drawn for this client: one job, or all of them."""
+    async def cancel(self, context: Context[Any, Any], job: str | None = None) -> str:
+        """Cancel pictures that are being drawn: one job, whose id its progress tells, or all.
+
+        Over HTTP the job must be named, as clients there cannot be told apart.
+        """
+        if job is None and context.headers is not None:
+            raise ToolError("name the job, which its progress tells: others draw here as well")
         chosen = [known for known in self._jobs if job in (None, known)]
         for known in chosen:
             await self._told(self._studio.cancel(known))
