@@ -16,6 +16,7 @@ from .assets import Assets
 from .failures import Refusal, refusal_of
 from .gate import Gate
 from .mounted import LazyMcp
+from .routing import routes_of
 from .service import Service
 
 HERE = Path(__file__).parent
@@ -38,9 +39,9 @@ def make_app(service: Service) -> ASGIApp:
             await mcp.close()
             await service.stop()
 
-    routes = [route for api in APIS for route in api.routes(service)]
+    rows = [row for api in APIS for row in api.ROUTES]
     app = Starlette(
-        routes=[*routes, Mount("/mcp", mcp), *_page()],
+        routes=[*routes_of(service, rows), Mount("/mcp", mcp), *_page()],
         lifespan=lifespan,
         exception_handlers={
             Refusal: _refused,

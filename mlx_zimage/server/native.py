@@ -1,14 +1,11 @@
 """The native API: jobs, their events, the history, facts about the model."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields
-from functools import wraps
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
 
 from .. import Request as Wanted
 from .. import __version__
@@ -17,6 +14,7 @@ from .failures import Refusal
 from .orders import MOST_PICTURES, Order
 from .pictures import MAX_PIXELS, check_fields
 from .replaying import uploaded
+from .routing import Row
 from .service import Service
 from .sse import event_stream
 
@@ -26,37 +24,6 @@ MOST_LISTED = 500
 FEATURES = ("image", "mask", "outpaint", "control", "references")
 """Fields of a request that the page asks for by name."""
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
-Handler = Callable[[Service, Request], Awaitable[Response]]
-
-
-def routes(service: Service) -> list[Route]:
-    """Return the routes of the native API."""
-
-    def route(path: str, handler: Handler, *methods: str) -> Route:
-        @wraps(handler)
-        async def handle(request: Request) -> Response:
-            return await handler(service, request)
-
-        return Route(path, handle, methods=list(methods or ("GET",)))
-
-    return [
-        route("/health", _health),
-        route("/api/capabilities", _capabilities),
-        route("/api/loras", _loras),
-        route("/api/jobs", _jobs),
-        route("/api/jobs", _submit, "POST"),
-        route("/api/jobs/{id}", _job),
-        route("/api/jobs/{id}", _cancel, "DELETE"),
-        route("/api/jobs/{id}/events", _job_events),
-        route("/api/events", _events),
-        route("/api/estimate", _estimate, "POST"),
-        route("/api/history", _history),
-        route("/api/history/{id}", _picture),
-        route("/api/history/{id}", _remove, "DELETE"),
-        route("/api/metadata", _metadata, "POST"),
-        route("/files/{id}.thumb.webp", _thumbnail),
-        route("/files/{id}.png", _file),
-    ]
 
 
 async def _health(service: Service, request: Request) -> Response:
@@ -172,3 +139,23 @@ async def _file(service: Service, request: Request) -> Response:
 async def _thumbnail(service: Service, request: Request) -> Response:
     data = await asyncio.to_thread(service.history.thumbnail, request.path_params["id"])
     return Response(data, media_type="image/webp", headers=FOREVER)
+
+
+ROUTES: tuple[Row, ...] = (
+    ("GET", "/health", _health),
+    ("GET", "/api/capabilities", _capabilities),
+    ("GET", "/api/loras", _loras),
+    ("GET", "/api/jobs", _jobs),
+    ("POST", "/api/jobs", _submit),
+    ("GET", "/api/jobs/{id}", _job),
+    ("DELETE", "/api/jobs/{id}", _cancel),
+    ("GET", "/api/jobs/{id}/events", _job_events),
+    ("GET", "/api/events", _events),
+    ("POST", "/api/estimate", _estimate),
+    ("GET", "/api/history", _history),
+    ("GET", "/api/history/{id}", _picture),
+    ("DELETE", "/api/history/{id}", _remove),
+    ("POST", "/api/metadata", _metadata),
+    ("GET", "/files/{id}.thumb.webp", _thumbnail),
+    ("GET", "/files/{id}.png", _file),
+)

@@ -3,15 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from functools import wraps
 from typing import Any
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from .bodies import read_form, read_json
 from .edits import edited
@@ -21,6 +19,7 @@ from .feed import BEAT, Happening
 from .jobs import Job
 from .native import BODY
 from .openai_fields import Asked, check_model, read_fields, read_form_text
+from .routing import Row
 from .service import Facts, Service
 from .sse import ALIVE, text_stream
 from .waiting import check_drawn, drawn
@@ -29,25 +28,6 @@ OWNER = "mlx-zimage"
 GENERATION, EDIT = "image_generation", "image_edit"
 """The beginnings of the names of a stream's events."""
 QUALITY, BACKGROUND = "high", "opaque"
-Handler = Callable[[Service, Request], Awaitable[Response]]
-
-
-def routes(service: Service) -> list[Route]:
-    """Return the routes of OpenAI's images API."""
-
-    def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        @wraps(handler)
-        async def handle(request: Request) -> Response:
-            return await handler(service, request)
-
-        return Route(path, handle, methods=[method])
-
-    return [
-        route("/v1/images/generations", _generations, "POST"),
-        route("/v1/images/edits", _edits, "POST"),
-        route("/v1/models", _models),
-        route("/v1/models/{id:path}", _model),
-    ]
 
 
 async def _generations(service: Service, request: Request) -> Response:
@@ -172,3 +152,11 @@ async def _model(service: Service, request: Request) -> Response:
 
 def _about_model(facts: Facts) -> dict[str, Any]:
     return {"id": facts.name, "object": "model", "created": facts.opened, "owned_by": OWNER}
+
+
+ROUTES: tuple[Row, ...] = (
+    ("POST", "/v1/images/generations", _generations),
+    ("POST", "/v1/images/edits", _edits),
+    ("GET", "/v1/models", _models),
+    ("GET", "/v1/models/{id:path}", _model),
+)

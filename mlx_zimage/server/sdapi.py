@@ -3,17 +3,16 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from functools import wraps
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from .bodies import read_json
 from .encoding import Encoding, to_base64
 from .jobs import Job
 from .native import BODY
+from .routing import Row
 from .sdapi_fields import AUTOMATIC, SAMPLERS, SCHEDULES, read_fields
 from .service import Facts, Service
 from .waiting import drawn
@@ -21,33 +20,6 @@ from .waiting import drawn
 PREFIX = "/sdapi/v1"
 SMALL_BODY = 256 << 10
 Handler = Callable[[Service, Request], Awaitable[Any]]
-
-
-def routes(service: Service) -> list[Route]:
-    """Return the routes of AUTOMATIC1111's API."""
-
-    def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        @wraps(handler)
-        async def handle(request: Request) -> Response:
-            return JSONResponse(await handler(service, request))
-
-        return Route(f"{PREFIX}/{path}", handle, methods=[method])
-
-    return [
-        route("txt2img", _txt2img, "POST"),
-        route("img2img", _img2img, "POST"),
-        route("progress", _progress),
-        route("interrupt", _interrupt, "POST"),
-        route("skip", _interrupt, "POST"),
-        route("options", _options),
-        route("options", _set_options, "POST"),
-        route("sd-models", _models),
-        route("samplers", _samplers),
-        route("schedulers", _schedulers),
-        route("loras", _loras),
-        *(route(name, _none) for name in ("upscalers", "latent-upscale-modes", "sd-vae")),
-        route("cmd-flags", _flags),
-    ]
 
 
 async def _txt2img(service: Service, request: Request) -> Any:
@@ -192,3 +164,29 @@ async def _none(service: Service, request: Request) -> list[Any]:
 
 async def _flags(service: Service, request: Request) -> dict[str, Any]:
     return {}
+
+
+def _row(method: str, path: str, handler: Handler) -> Row:
+    async def handle(service: Service, request: Request) -> Response:
+        return JSONResponse(await handler(service, request))
+
+    return method, f"{PREFIX}/{path}", handle
+
+
+ROUTES: tuple[Row, ...] = (
+    _row("POST", "txt2img", _txt2img),
+    _row("POST", "img2img", _img2img),
+    _row("GET", "progress", _progress),
+    _row("POST", "interrupt", _interrupt),
+    _row("POST", "skip", _interrupt),
+    _row("GET", "options", _options),
+    _row("POST", "options", _set_options),
+    _row("GET", "sd-models", _models),
+    _row("GET", "samplers", _samplers),
+    _row("GET", "schedulers", _schedulers),
+    _row("GET", "loras", _loras),
+    _row("GET", "upscalers", _none),
+    _row("GET", "latent-upscale-modes", _none),
+    _row("GET", "sd-vae", _none),
+    _row("GET", "cmd-flags", _flags),
+)

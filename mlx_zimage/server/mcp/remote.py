@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 
 from ..failures import Refusal
+from .studio import about_model
 
-MODEL = ("width", "height", "steps", "guidance", "side_multiple", "max_prompt_tokens")
 PATIENCE = httpx2.Timeout(30, read=None)  # a picture may take long
 
 
@@ -45,13 +45,7 @@ class RemoteStudio:
     async def model(self) -> dict[str, Any]:
         about = (await self._ask("GET", "/api/capabilities")).json()
         loras = (await self._ask("GET", "/api/loras")).json()["loras"]
-        vocabulary = about["vocabulary"]
-        return {
-            "name": about["model_name"],
-            **{name: about[name] for name in MODEL},
-            "draws": "anything" if vocabulary is None else vocabulary["draws"],
-            "loras": [lora["name"] for lora in loras if "error" not in lora],
-        }
+        return about_model(about["model_name"], about, loras)
 
     async def picture(self, id: str) -> bytes:
         content: bytes = (await self._ask("GET", f"/files/{id}.png")).content

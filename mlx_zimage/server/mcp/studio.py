@@ -1,13 +1,29 @@
 """Studios: where the pictures of MCP's tools are drawn."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from ..orders import Order
 from ..pictures import check_fields
 from ..service import Service
+
+MODEL = ("width", "height", "steps", "guidance", "side_multiple", "max_prompt_tokens")
+
+
+def about_model(
+    name: str, capabilities: Mapping[str, Any], loras: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what is told of a model, of its capabilities as the native API has them."""
+    vocabulary = capabilities["vocabulary"]
+    return {
+        "name": name,
+        **{field: capabilities[field] for field in MODEL},
+        "draws": "anything" if vocabulary is None else vocabulary["draws"],
+        "loras": [lora["name"] for lora in loras if "error" not in lora],
+    }
 
 
 class Studio(Protocol):
@@ -52,16 +68,7 @@ class LocalStudio:
 
     async def model(self) -> dict[str, Any]:
         facts = await self._service.facts()
-        about = facts.capabilities
-        names = ("width", "height", "steps", "guidance", "side_multiple", "max_prompt_tokens")
-        vocabulary = about.vocabulary
-        loras = [lora["name"] for lora in await self._service.loras() if "error" not in lora]
-        return {
-            "name": facts.name,
-            **{name: getattr(about, name) for name in names},
-            "draws": "anything" if vocabulary is None else vocabulary.draws,
-            "loras": loras,
-        }
+        return about_model(facts.name, asdict(facts.capabilities), await self._service.loras())
 
     async def picture(self, id: str) -> bytes:
         return await asyncio.to_thread(self._service.history.bytes_of, id)
