@@ -8,6 +8,7 @@ import pytest
 
 from mlx_zimage.cli import completion, program
 from tests.cli.conftest import Run
+from tests.needs import missing
 
 SHELLS = completion.SHELLS
 
@@ -24,22 +25,32 @@ def test_scripts_hold_everything(run: Run, shell: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_shell_accepts_its_script(run: Run, here: Path, shell: str) -> None:
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed")
+        missing(f"{shell} is not installed")
     Path("script").write_text(run("--show-completion", shell).out, "utf-8")
     checked = subprocess.run([shell, "-n", "script"], capture_output=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("mlx-zimage sw", "sweep"),
-        ("mlx-zimage generate --sampler r", "res_multistep"),
-        ("mlx-zimage generate --hires-", "--hires-strength"),
-        ("mlx-zimage sweep --q mx", "mxfp4 mxfp8"),
-        ("mlx-zimage generate --image ", ""),  # the shell's own: files
-    ],
-)
+LINES = [
+    ("mlx-zimage sw", "sweep"),
+    ("mlx-zimage generate --sampler r", "res_multistep"),
+    ("mlx-zimage generate --hires-", "--hires-strength"),
+    ("mlx-zimage sweep --q mx", "mxfp4 mxfp8"),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), LINES)
+def test_fish_completes(run: Run, here: Path, line: str, expected: str) -> None:
+    if shutil.which("fish") is None:
+        missing("fish is not installed")
+    Path("script").write_text(run("--show-completion", "fish").out, "utf-8")
+    code = f"source ./script; complete -C '{line}'"
+    shown = subprocess.check_output(["fish", "--no-config", "-c", code], text=True)
+    assert " ".join(row.split("\t")[0] for row in shown.splitlines()) == expected
+
+
+# Files are the shell's own.
+@pytest.mark.parametrize(("line", "expected"), [*LINES, ("mlx-zimage generate --image ", "")])
 def test_bash_completes(run: Run, here: Path, line: str, expected: str) -> None:
     Path("script").write_text(run("--show-completion", "bash").out, "utf-8")
     words = line.split(" ")

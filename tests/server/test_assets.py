@@ -6,8 +6,6 @@ import socket
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("starlette")
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 

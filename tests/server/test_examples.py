@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from mlx_zimage import ZImage
+from tests.needs import missing
 from tools.train_demo.reading import read
 
 from .conftest import Running
@@ -44,7 +45,7 @@ def test_curl(server: Running, tmp_path: Path) -> None:
 def test_javascript(server: Running, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs node")
+        missing("needs node")
     printed = run(tmp_path, server, node, str(EXAMPLES / "draw.mjs"), PROMPT, "a.png")
     assert printed.splitlines()[-1] == "a.png"
     assert is_the_librarys(tmp_path / "a.png")

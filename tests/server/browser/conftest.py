@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
+from tests.needs import missing
+
 from ..conftest import Running, running
 
 AXE = "axe-core@4"
@@ -31,7 +33,7 @@ def playwright() -> Iterator[Playwright]:
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     path = shutil.which("chromium")
     if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs chromium")
+        missing("needs chromium")
     flags = ["--no-sandbox"] if os.geteuid() == 0 else []
     browser = playwright.chromium.launch(executable_path=path, args=flags)
     yield browser
@@ -102,7 +104,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     packed = next(iter(folder.glob("*.tgz")), None)
     if packed is None:
         reason = f"needs {AXE} from npm: {done.stderr[-300:] if done else 'npm is not there'}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+        missing(reason)
     with tarfile.open(packed) as archive:
         member = archive.extractfile("package/axe.min.js")
         assert member is not None

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.needs import missing
+
 from ..conftest import WAIT, Running
 
 pytestmark = pytest.mark.browser
@@ -81,7 +83,7 @@ def free_port() -> int:
 def webkit() -> Iterator[WebKit]:
     tools = shutil.which("WebKitWebDriver"), shutil.which("xvfb-run")
     if not (all(tools) and BROWSERS):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs webkit2gtk-driver and xvfb")
+        missing("needs webkit2gtk-driver and xvfb")
     port = free_port()
     environment = {**os.environ, "WEBKIT_FORCE_SANDBOX": "0", "LIBGL_ALWAYS_SOFTWARE": "1"}
     driver = subprocess.Popen(
