@@ -131,7 +131,7 @@ def block(
     caption = mx.zeros((tokens, config.cap_feat_dim), dtype)
     rope = model.prepare([caption], side // 8, side // 8).joint_rope
     modulation = model.modulate([0.5])[0].layers[0]
-    weights = model.layers[0].parameters()  # type: ignore[no-untyped-call]
+    weights = model.layers[0].parameters()  # type: ignore[no-untyped-call]  # nn has no types
     mx.eval(rope, modulation.arrays, weights)  # else their making is counted
 
     def run(x: mx.array) -> mx.array:

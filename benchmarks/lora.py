@@ -70,19 +70,19 @@ def random_transformer(config: TransformerConfig, dtype: mx.Dtype) -> ZImageTran
     module = ZImageTransformer(config)
     parameters = cast(
         list[tuple[str, mx.array]],
-        tree_flatten(module.parameters()),  # type: ignore[no-untyped-call]
+        tree_flatten(module.parameters()),  # type: ignore[no-untyped-call]  # nn has no types
     )
     for number, (key, array) in enumerate(parameters):
         values = 0.02 * mx.random.normal(array.shape, dtype, key=mx.random.key(number))
         mx.eval(values)
-        module.load_weights([(key, values)], strict=False)
+        module.load_weights([(key, values)], strict=False)  # one of many
     return module
 
 
 def lora(module: ZImageTransformer, rank: int) -> Changes:
     """Return a LoRA of random numbers for every linear layer."""
     changes = {}
-    modules = module.named_modules()  # type: ignore[no-untyped-call]
+    modules = module.named_modules()  # type: ignore[no-untyped-call]  # nn has no types
     for number, (path, layer) in enumerate(modules):
         if isinstance(layer, Linear):
             shape = layer.weight.shape
