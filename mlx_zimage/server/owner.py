@@ -123,14 +123,14 @@ class Owner:
 
     def _next(self) -> Work | None:
         """Wait for work; free the weights where none comes for long. None: it is over."""
-        with self._change:
-            while not self._waiting and not self._stopped:
+        while True:
+            with self._change:
                 idle = self._settings.idle_unload if self.is_loaded else 0
-                if not self._change.wait(idle or None):
-                    self.model.result().unload()
-                    self.is_loaded = False
-            self._running = None if self._stopped else self._waiting.popleft()
-            return self._running
+                if self._change.wait_for(lambda: self._stopped or self._waiting, idle or None):
+                    self._running = None if self._stopped else self._waiting.popleft()
+                    return self._running
+            self.model.result().unload()  # without the lock, for which the event loop would wait
+            self.is_loaded = False
 
     def _run(self, work: Work, model: ZImage) -> None:
         self._tell(work.id, "running", {})
