@@ -285,10 +285,12 @@ def test_a_guest_leaves_what_is_not_finished_to_others(history: History, tmp_pat
     assert not half.exists()
 
 
-def test_thumbnails_of_pictures_that_are_gone_are_removed(history: History, tmp_path: Path) -> None:
-    image = keep(history, "x")
+def test_thumbnails_of_pictures_that_are_gone_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
-    history.close()
+    guest = History(folder)
+    guest.open(alone=False)  # it removes none, while the file is made here
+    image = keep(guest, "x")
+    guest.close()
     thumbnails = folder / ".thumbnails"
     shutil.copy(thumbnails / f"{image['id']}.webp", thumbnails / f"{'b' * 16}.webp")
     again = History(folder)
